@@ -1,0 +1,248 @@
+"""What one replication measured: plain record arrays, and quantiles of its logarithmic histograms.
+
+The engine fills these arrays while it runs; nothing here grows with the number of requests. Latencies are kept in
+histograms whose buckets grow by a constant factor, so that every quantile is known to a relative error of 0.5 %
+(the construction of DDSketch: Masson, Rim, Lee, "DDSketch", VLDB 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HIST_LOW_S = 1e-6
+"""Upper edge of bucket 0 in seconds; shorter times are all counted there."""
+
+HIST_RELATIVE_ERROR = 0.005
+"""Largest relative error of a reported quantile above `HIST_LOW_S`."""
+
+HIST_GAMMA = (1.0 + HIST_RELATIVE_ERROR) / (1.0 - HIST_RELATIVE_ERROR)
+"""Ratio of the edges of neighbouring buckets."""
+
+HIST_BUCKETS = 2600
+"""Buckets of a fine histogram; the last one ends above two days and also holds everything longer."""
+
+HIST_METRICS = ("ttft", "itl", "tpot", "e2e")
+"""Order of the first axis of `Measurements.hist`: ITL is a token's gap, TPOT a request's mean gap."""
+
+COARSE_FACTOR = 10
+"""Fine buckets in one coarse bucket of `Measurements.window_hist`."""
+
+COARSE_BUCKETS = HIST_BUCKETS // COARSE_FACTOR
+"""Buckets of a coarse (time window) histogram, with a relative error of 5 %."""
+
+COARSE_METRICS = ("ttft", "e2e")
+"""Order of the second axis of `Measurements.window_hist`."""
+
+CELL_DTYPE = np.dtype(
+    [
+        ("cls", "i4"),
+        ("tenant", "i4"),
+        ("backend", "i4"),
+        ("attempts", "i8"),
+        ("succeeded", "i8"),
+        ("failed", "i8"),
+        ("rate_limited", "i8"),
+        ("timed_out", "i8"),
+        ("rejected", "i8"),
+        ("prompt_tokens", "i8"),
+        ("cached_tokens", "i8"),
+        ("output_tokens", "i8"),
+        ("long_prompt_tokens", "i8"),
+        ("long_cached_tokens", "i8"),
+        ("long_output_tokens", "i8"),
+        ("work_s", "f8"),
+    ]
+)
+"""One tenant of one class on one backend, whole horizon: attempts by outcome, billable tokens, marginal replica work."""
+
+TASK_DTYPE = np.dtype(
+    [("arrived", "i8"), ("succeeded", "i8"), ("failed", "i8"), ("in_flight", "i8"), ("good", "i8"), ("retries", "i8")]
+)
+"""The tasks of one class; `good` met every limit of its SLO, `arrived = succeeded + failed + in_flight`."""
+
+TENANT_TASK_DTYPE = np.dtype(
+    [
+        ("cls", "i4"),
+        ("tenant", "i4"),
+        ("arrived", "i8"),
+        ("succeeded", "i8"),
+        ("failed", "i8"),
+        ("good", "i8"),
+        ("ttft_sum_s", "f8"),
+        ("e2e_sum_s", "f8"),
+    ]
+)
+"""The tasks of one tenant of one class after warm-up; the sums are over its successful tasks."""
+
+WINDOW_DTYPE = np.dtype(
+    [
+        ("arrived", "i8"),
+        ("finished", "i8"),
+        ("failed", "i8"),
+        ("prompt_tokens", "i8"),
+        ("output_tokens", "i8"),
+        ("ttft_sum_s", "f8"),
+        ("e2e_sum_s", "f8"),
+        ("busy_s", "f8"),
+        ("up_s", "f8"),
+        ("waiting_s", "f8"),
+        ("running_s", "f8"),
+        ("kv_block_s", "f8"),
+        ("kv_total_block_s", "f8"),
+    ]
+)
+"""One backend in one time window: counts, replica-seconds busy and up, request-seconds, KV block-seconds."""
+
+REPLICA_DTYPE = np.dtype(
+    [
+        ("backend", "i4"),
+        ("start_s", "f8"),
+        ("ready_s", "f8"),
+        ("stop_s", "f8"),
+        ("busy_s", "f8"),
+        ("steps", "i8"),
+        ("preemptions", "i8"),
+        ("prefill_tokens", "i8"),
+        ("decode_tokens", "i8"),
+        ("cached_tokens", "i8"),
+        ("prompt_tokens", "i8"),
+    ]
+)
+"""The lease of one replica: ordered at `start_s`, serving from `ready_s`, given back at `stop_s` (inf: still up)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """Everything one replication measured. C classes, B backends, W windows, T tenants summed over classes.
+
+    Args:
+        horizon_s: simulated time, s; cost is counted over all of it.
+        warmup_s: start of the time that latency and task metrics are counted over, s.
+        window_s: length of a time window, s.
+        seed: the replication's seed.
+        class_names: C names, in file order.
+        class_features: C names of the feature each class belongs to.
+        backend_names: B names, pools before APIs, in file order.
+        backend_kinds: B times ``"pool"`` or ``"api"``.
+        tenants_of_class: number of tenants of each class.
+        cells: `CELL_DTYPE`, [T × B] in any order, whole horizon.
+        tasks: `TASK_DTYPE`, [C], tasks that arrived after warm-up.
+        tasks_total: `TASK_DTYPE`, [C], whole horizon.
+        tenant_tasks: `TENANT_TASK_DTYPE`, [T], after warm-up.
+        hist: int64 [4, C, B, HIST_BUCKETS], order `HIST_METRICS`, successful tasks after warm-up; TTFT and E2E are
+            measured from arrival at the gateway.
+        hist_sum: float64 [4, C, B], exact sums of what `hist` counted, s.
+        hist_count: int64 [4, C, B].
+        windows: `WINDOW_DTYPE`, [W, B], whole horizon.
+        window_hist: int64 [W, 2, COARSE_BUCKETS], order `COARSE_METRICS`, over all backends.
+        replicas: `REPLICA_DTYPE`, one row a lease.
+        peak_in_flight: most tasks in the system at once.
+    """
+
+    horizon_s: float
+    warmup_s: float
+    window_s: float
+    seed: int
+    class_names: tuple[str, ...]
+    class_features: tuple[str, ...]
+    backend_names: tuple[str, ...]
+    backend_kinds: tuple[str, ...]
+    tenants_of_class: tuple[int, ...]
+    cells: NDArray[Any]
+    tasks: NDArray[Any]
+    tasks_total: NDArray[Any]
+    tenant_tasks: NDArray[Any]
+    hist: NDArray[np.int64]
+    hist_sum: NDArray[np.float64]
+    hist_count: NDArray[np.int64]
+    windows: NDArray[Any]
+    window_hist: NDArray[np.int64]
+    replicas: NDArray[Any]
+    peak_in_flight: int
+
+    @property
+    def measured_s(self) -> float:
+        """Length of the time after warm-up, s."""
+        return self.horizon_s - self.warmup_s
+
+
+def bucket_of(value_s: float) -> int:
+    """The fine bucket that holds a time in seconds; the slow obvious twin of the engine's kernel."""
+    if value_s <= HIST_LOW_S:
+        return 0
+    return min(HIST_BUCKETS - 1, int(np.ceil(np.log(value_s / HIST_LOW_S) / np.log(HIST_GAMMA))))
+
+
+def bucket_values(*, coarse: bool = False) -> NDArray[np.float64]:
+    """The time in seconds reported for each bucket: the point with the same relative error to both its edges.
+
+    A fine bucket i holds (low·γ^(i-1), low·γ^i] and is reported as 2·low·γ^i/(1+γ); a coarse one holds ten fine ones.
+    """
+    if not coarse:
+        return 2.0 * HIST_LOW_S * HIST_GAMMA ** np.arange(HIST_BUCKETS) / (1.0 + HIST_GAMMA)
+    upper = HIST_LOW_S * HIST_GAMMA ** (COARSE_FACTOR * np.arange(COARSE_BUCKETS) + COARSE_FACTOR - 1)
+    return np.asarray(2.0 * upper / (1.0 + HIST_GAMMA**COARSE_FACTOR))
+
+
+def coarsen(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Fine histograms [..., HIST_BUCKETS] as coarse ones [..., COARSE_BUCKETS]."""
+    return counts.reshape(*counts.shape[:-1], COARSE_BUCKETS, COARSE_FACTOR).sum(axis=-1)
+
+
+def histogram_quantile(counts: NDArray[np.int64], q: float) -> float:
+    """The q-quantile in seconds of one histogram, fine or coarse by its length; NaN when it is empty.
+
+    It is the order statistic of rank ⌈q·n⌉ (the inverse of the empirical distribution function), to the relative
+    error of a bucket: 0.5 % fine, 5 % coarse.
+
+    Args:
+        counts: int64 [HIST_BUCKETS] or [COARSE_BUCKETS].
+        q: 0..1.
+
+    Raises:
+        ValueError: for another length, or q outside 0..1.
+    """
+    if counts.shape not in ((HIST_BUCKETS,), (COARSE_BUCKETS,)):
+        raise ValueError(f"a histogram has {HIST_BUCKETS} or {COARSE_BUCKETS} buckets, not {counts.shape}")
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"a quantile lies in 0..1, not at {q}")
+    cumulative = np.cumsum(counts)
+    n = int(cumulative[-1])
+    if n == 0:
+        return float("nan")
+    # A product such as 0.07 * 100 is 7.000000000000001: without the allowance its rank would be 8.
+    rank = min(n, max(1, int(np.ceil(q * n * (1.0 - 1e-12)))))
+    bucket = int(np.searchsorted(cumulative, rank))
+    return float(bucket_values(coarse=len(counts) == COARSE_BUCKETS)[bucket])
+
+
+def histogram_mean(counts: NDArray[np.int64]) -> float:
+    """The mean in seconds as far as the buckets tell; NaN when empty (where an exact sum is kept, use that)."""
+    n = int(counts.sum())
+    return float(counts @ bucket_values(coarse=len(counts) == COARSE_BUCKETS)) / n if n else float("nan")
+
+
+def histogram_cdf(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (x_s, share of values at most x_s) at the non-empty buckets of one histogram, both ascending."""
+    occupied = np.flatnonzero(counts)
+    n = max(1, int(counts.sum()))
+    return bucket_values(coarse=len(counts) == COARSE_BUCKETS)[occupied], np.cumsum(counts)[occupied] / n
+
+
+def pooled_hist(measurements: Sequence[Measurements]) -> NDArray[np.int64]:
+    """The fine histograms [4, C, B, HIST_BUCKETS] of all replications together."""
+    total = measurements[0].hist.copy()
+    for measured in measurements[1:]:
+        total += measured.hist
+    return total
+
+
+def mean_windows(measurements: Sequence[Measurements]) -> dict[str, NDArray[np.float64]]:
+    """Each field of `WINDOW_DTYPE` as float64 [W, B], its mean over the replications."""
+    names = WINDOW_DTYPE.names or ()
+    return {name: np.mean([measured.windows[name] for measured in measurements], axis=0) for name in names}
