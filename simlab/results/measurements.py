@@ -58,7 +58,13 @@ CELL_DTYPE = np.dtype(
         ("work_s", "f8"),
     ]
 )
-"""One tenant of one class on one backend, whole horizon: attempts by outcome, billable tokens, marginal replica work."""
+"""One tenant of one class on one backend over the whole horizon.
+
+Attempts end in exactly one of `succeeded`, `failed` (an error of the backend), `rate_limited`, `timed_out`, `rejected`,
+or are still running. Tokens are those of all billable attempts; `cached_tokens` is a part of `prompt_tokens`, and the
+`long_` columns are the part of each that an API bills at its long-context tier. `work_s` is replica seconds of marginal
+work.
+"""
 
 TASK_DTYPE = np.dtype(
     [("arrived", "i8"), ("succeeded", "i8"), ("failed", "i8"), ("in_flight", "i8"), ("good", "i8"), ("retries", "i8")]
@@ -184,14 +190,15 @@ def bucket_values(*, coarse: bool = False) -> NDArray[np.float64]:
     A fine bucket i holds (low·γ^(i-1), low·γ^i] and is reported as 2·low·γ^i/(1+γ); a coarse one holds ten fine ones.
     """
     if not coarse:
-        return 2.0 * HIST_LOW_S * HIST_GAMMA ** np.arange(HIST_BUCKETS) / (1.0 + HIST_GAMMA)
+        return np.asarray(2.0 * HIST_LOW_S * HIST_GAMMA ** np.arange(HIST_BUCKETS) / (1.0 + HIST_GAMMA), np.float64)
     upper = HIST_LOW_S * HIST_GAMMA ** (COARSE_FACTOR * np.arange(COARSE_BUCKETS) + COARSE_FACTOR - 1)
-    return np.asarray(2.0 * upper / (1.0 + HIST_GAMMA**COARSE_FACTOR))
+    return np.asarray(2.0 * upper / (1.0 + HIST_GAMMA**COARSE_FACTOR), np.float64)
 
 
 def coarsen(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Fine histograms [..., HIST_BUCKETS] as coarse ones [..., COARSE_BUCKETS]."""
-    return counts.reshape(*counts.shape[:-1], COARSE_BUCKETS, COARSE_FACTOR).sum(axis=-1)
+    parts = counts.reshape(*counts.shape[:-1], COARSE_BUCKETS, COARSE_FACTOR)
+    return np.asarray(parts.sum(axis=-1), np.int64)
 
 
 def histogram_quantile(counts: NDArray[np.int64], q: float) -> float:
