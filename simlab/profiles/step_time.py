@@ -1,0 +1,125 @@
+"""Step time: how long one forward pass of the model takes for what is in its batch."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+TERMS = (
+    "base_s",
+    "per_seq_s",
+    "per_kv_token_s",
+    "per_prefill_kv_token_s",
+    "attn_s",
+    "per_prefill_token_s",
+    "linear",
+    "overhead_s",
+)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Coefficients of a step's duration (DESIGN 4.3); every term is 0 or above, so more work never takes less time.
+
+    ``step = base_s + per_seq_s·B + per_kv_token_s·C + per_prefill_kv_token_s·P + attn_s·W + per_prefill_token_s·p
+    + linear(p + B)`` with B decoding sequences of C tokens of context in all, p prefill tokens, P context of the
+    prefilling requests at the end of their chunks, and W their attention work Σ chunk·(start + (chunk+1)/2).
+
+    Attributes:
+        base_s: every step, s.
+        per_seq_s: each decoding sequence, s.
+        per_kv_token_s: each token of context of a decoding sequence, s.
+        per_prefill_kv_token_s: each token of context of a prefilling request at its chunk's end, s.
+        attn_s: each (prefill token × context token) pair, s.
+        per_prefill_token_s: each prefill token, s.
+        linear: points (tokens in the step, s), both rising; straight between points, flat before the first, going on
+            at the last slope after the last; ``()`` is none.
+        overhead_s: once a request, outside the scheduler (HTTP, tokeniser), s.
+
+    Raises:
+        ValueError: a coefficient is negative or not finite, or ``linear`` does not rise; all faults in one message.
+    """
+
+    base_s: float = 0.0
+    per_seq_s: float = 0.0
+    per_kv_token_s: float = 0.0
+    per_prefill_kv_token_s: float = 0.0
+    attn_s: float = 0.0
+    per_prefill_token_s: float = 0.0
+    linear: tuple[tuple[float, float], ...] = ()
+    overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{term} is {value!r}: must be a finite number of seconds, 0 or more"
+            for term in TERMS
+            if term != "linear" and not (math.isfinite(value := getattr(self, term)) and value >= 0)
+        ]
+        numbers = [number for point in self.linear for number in point]
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            faults.append("linear has a negative or non-finite number: tokens and seconds must be 0 or more")
+        rises = all(t0 < t1 and s0 <= s1 for (t0, s0), (t1, s1) in zip(self.linear, self.linear[1:], strict=False))
+        if not rises:
+            faults.append("linear must have rising tokens and seconds that never fall")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def linear_s(self, tokens: float) -> float:
+        """The piecewise-linear part for a number of tokens in the step, s.
+
+        >>> StepTime(linear=((8, 1.0), (16, 2.0))).linear_s(4), StepTime(linear=((8, 1.0), (16, 2.0))).linear_s(32)
+        (1.0, 4.0)
+        """
+        points = self.linear
+        if not points:
+            return 0.0
+        if tokens <= points[0][0] or len(points) == 1:
+            return points[0][1]
+        left = min(bisect_right(points, (tokens, math.inf)), len(points) - 1) - 1
+        (t0, s0), (t1, s1) = points[left], points[left + 1]
+        return s0 + (tokens - t0) * (s1 - s0) / (t1 - t0)
+
+    def step_s(
+        self,
+        prefill_tokens: float,
+        decode_seqs: float,
+        decode_context: float,
+        prefill_context: float = 0.0,
+        prefill_work: float = 0.0,
+    ) -> float:
+        """Duration of one step, s.
+
+        Args:
+            prefill_tokens: prompt tokens computed in the step.
+            decode_seqs: sequences that emit one token from one token.
+            decode_context: Σ context of those, tokens.
+            prefill_context: Σ context of the prefilling requests at the end of their chunks, tokens.
+            prefill_work: Σ chunk·(start + (chunk+1)/2) over them, token pairs.
+
+        >>> StepTime(base_s=0.01, per_seq_s=0.001, per_kv_token_s=1e-6).step_s(0, 10, 1000)
+        0.021
+        """
+        return (
+            self.base_s
+            + self.per_seq_s * decode_seqs
+            + self.per_kv_token_s * decode_context
+            + self.per_prefill_kv_token_s * prefill_context
+            + self.attn_s * prefill_work
+            + self.per_prefill_token_s * prefill_tokens
+            + self.linear_s(prefill_tokens + decode_seqs)
+        )
+
+    def scaled(self, factors: Mapping[str, float]) -> StepTime:
+        """The same with terms multiplied by factors; ``"linear"`` scales the seconds of every point.
+
+        >>> StepTime(base_s=0.01, linear=((1, 0.5),)).scaled({"base_s": 2, "linear": 2})  # doctest: +ELLIPSIS
+        StepTime(base_s=0.02, ... linear=((1, 1.0),), overhead_s=0.0)
+        """
+        changes: dict[str, object] = {
+            term: getattr(self, term) * factor for term, factor in factors.items() if term != "linear"
+        }
+        if "linear" in factors:
+            changes["linear"] = tuple((tokens, seconds * factors["linear"]) for tokens, seconds in self.linear)
+        return replace(self, **changes)  # type: ignore[arg-type]
