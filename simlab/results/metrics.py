@@ -1,0 +1,203 @@
+"""The metrics of a run: their names, units and meaning, and their value in one replication."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simlab.results.facts import BackendFacts
+from simlab.results.ledger import HOURS_PER_MONTH, MONEY, leases_billed_s
+from simlab.results.measurements import HIST_GAMMA, HIST_METRICS, WINDOW_DTYPE, Measurements, histogram_quantile
+
+NAN = float("nan")
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+"""The quantiles that are reported of each latency."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its name, its unit and what it means."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+_LATENCIES = {
+    "ttft": "time from arrival at the gateway to the first token",
+    "itl": "gap between two output tokens, over all tokens",
+    "tpot": "mean gap between output tokens of a request, over requests",
+    "e2e": "time from arrival at the gateway to the last token",
+}
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("tasks", "tasks", "tasks that arrived after warm-up"),
+        Metric("succeeded", "tasks", "of these, the ones that succeeded"),
+        Metric("failed", "tasks", "of these, the ones that failed for good, rejections included"),
+        Metric("in_flight", "tasks", "of these, the ones not finished at the horizon"),
+        Metric("success_ratio", "ratio", "succeeded / (succeeded + failed)"),
+        Metric("slo_ratio", "ratio", "tasks that met every limit of their SLO / (succeeded + failed)"),
+        Metric("goodput_rps", "1/s", "tasks that met every limit of their SLO, per second after warm-up"),
+        Metric("throughput_rps", "1/s", "succeeded tasks per second after warm-up"),
+        Metric("arrival_rate_rps", "1/s", "arriving tasks per second after warm-up"),
+        Metric(
+            "error_ratio", "ratio", "attempts that failed, were limited, timed out or rejected / attempts, whole run"
+        ),
+        Metric("attempts", "attempts", "calls to a backend, whole run"),
+        Metric("retries", "attempts", "attempts after a task's first, after warm-up"),
+        Metric("rate_limited", "attempts", "attempts answered 429, whole run"),
+        Metric("timed_out", "attempts", "attempts the gateway gave up, whole run"),
+        Metric("rejected", "attempts", "attempts a full backend turned away, whole run"),
+        Metric("cost_usd", "USD", "the bill of the whole run, warm-up included"),
+        Metric("cost_usd_per_month", "USD/month", "the bill, stretched to a month of 730 h"),
+        Metric("cost_per_success_usd", "USD/task", "the bill / tasks that succeeded in the whole run"),
+        Metric("usd_per_mtok", "USD/Mtok", "the bill / million billable tokens, prompt and output"),
+        Metric("usd_per_output_mtok", "USD/Mtok", "the bill / million output tokens"),
+        Metric("api_usd", "USD", "the part of the bill for API tokens"),
+        Metric("gpu_usd", "USD", "the part of the bill for leased GPUs"),
+        Metric("idle_usd", "USD", "the part of gpu_usd paid while replicas did nothing, cold start included"),
+        Metric("operations_usd", "USD", "the part of the bill for stated operations cost"),
+        *(
+            Metric(
+                f"{name}_s_{kind}", "s", f"{'mean' if kind == 'mean' else f'{kind[1:]} % quantile'} of the {meaning}"
+            )
+            for name, meaning in _LATENCIES.items()
+            for kind in (*QUANTILES, "mean")
+        ),
+        Metric("prompt_tokens", "tokens", "billable prompt tokens, cached ones included, whole run"),
+        Metric("cached_tokens", "tokens", "of these, read from a prefix or prompt cache"),
+        Metric("output_tokens", "tokens", "billable output tokens, whole run"),
+        Metric("prompt_tokens_per_s", "tokens/s", "prompt tokens per second after warm-up"),
+        Metric("output_tokens_per_s", "tokens/s", "output tokens per second after warm-up"),
+        Metric("prefix_hit_ratio", "ratio", "cached_tokens / prompt_tokens"),
+        Metric("gpu_hours", "GPU h", "GPU-hours billed"),
+        Metric(
+            "gpu_utilization",
+            "ratio",
+            "replica-seconds with a step running / replica-seconds up, by GPUs, after warm-up",
+        ),
+        Metric("kv_utilization", "ratio", "KV block-seconds in use / available, after warm-up"),
+        Metric("preemptions", "preemptions", "requests thrown out of a running batch for want of KV blocks, whole run"),
+        Metric("waiting_mean", "requests", "mean number of requests waiting at backends, after warm-up"),
+        Metric("running_mean", "requests", "mean number of requests being served, after warm-up"),
+        Metric("peak_in_flight", "tasks", "most tasks in the system at once"),
+    )
+}
+"""Every metric by name, in the order they are reported."""
+
+
+def resolution(name: str) -> float:
+    """The relative width of the histogram bucket that a metric was read from; 0 for one that is exact."""
+    return HIST_GAMMA - 1.0 if name.rpartition("_s_")[2] in QUANTILES else 0.0
+
+
+def ratio(part: float, whole: float) -> float:
+    """Part / whole; NaN when there is no whole."""
+    return float(part) / float(whole) if whole else NAN
+
+
+def after_warmup(measured: Measurements) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which windows begin after warm-up (all of them if none does), bool [W], and the length of each, s [W]."""
+    starts = np.arange(len(measured.windows)) * measured.window_s
+    lengths = np.clip(measured.horizon_s - starts, 0.0, measured.window_s)
+    chosen = starts >= measured.warmup_s * (1.0 - 1e-9)
+    return (chosen if lengths[chosen].sum() > 0.0 else np.ones(len(starts), bool)), lengths
+
+
+def window_values(windows: NDArray[Any], length_s: float, gpus: NDArray[np.int64]) -> dict[str, float]:
+    """The metrics that some time windows tell: rates, utilisation, queue.
+
+    Args:
+        windows: `WINDOW_DTYPE` [w, B].
+        length_s: their length together, s.
+        gpus: GPUs of a replica of each backend, int64 [B], 0 for an API.
+    """
+    total = {name: windows[name].sum(axis=0) for name in WINDOW_DTYPE.names or ()}
+    return {
+        "prompt_tokens_per_s": ratio(total["prompt_tokens"].sum(), length_s),
+        "output_tokens_per_s": ratio(total["output_tokens"].sum(), length_s),
+        "gpu_utilization": ratio(total["busy_s"] @ gpus, total["up_s"] @ gpus),
+        "kv_utilization": ratio(total["kv_block_s"].sum(), total["kv_total_block_s"].sum()),
+        "waiting_mean": ratio(total["waiting_s"].sum(), length_s),
+        "running_mean": ratio(total["running_s"].sum(), length_s),
+    }
+
+
+def latency_values(hist: NDArray[np.int64], sums: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, float]:
+    """Quantiles and means of the four latencies, s; NaN where nothing was counted.
+
+    Args:
+        hist: int64 [4, HIST_BUCKETS], order `HIST_METRICS`.
+        sums: float64 [4], exact sums, s.
+        counts: int64 [4].
+    """
+    values = {}
+    for index, name in enumerate(HIST_METRICS):
+        for label, q in QUANTILES.items():
+            values[f"{name}_s_{label}"] = histogram_quantile(hist[index], q)
+        values[f"{name}_s_mean"] = ratio(sums[index], counts[index])
+    return values
+
+
+def replication_values(
+    measured: Measurements, backends: Sequence[BackendFacts], ledger: NDArray[Any]
+) -> dict[str, float]:
+    """Every metric of `METRICS` in one replication; NaN where it is undefined.
+
+    Args:
+        measured: the replication.
+        backends: its backends, in order.
+        ledger: its rows, `LEDGER_DTYPE`.
+    """
+    tasks = {name: int(measured.tasks[name].sum()) for name in measured.tasks.dtype.names or ()}
+    sums = {name: float(ledger[name].sum()) for name in (ledger.dtype.names or ())[3:]}
+    finished = tasks["succeeded"] + tasks["failed"]
+    # Nothing finished of what arrived: that is no success, and no unknown either.
+    hopeless = 0.0 if tasks["arrived"] else NAN
+    cost = sum(sums[name] for name in MONEY)
+    errors = sums["failed"] + sums["rate_limited"] + sums["timed_out"] + sums["rejected"]
+    gpus = np.array([facts.gpus_per_replica for facts in backends])
+    chosen, lengths = after_warmup(measured)
+    leased = (leases_billed_s(measured, facts, i) * facts.gpus_per_replica for i, facts in enumerate(backends))
+    values = {
+        "tasks": tasks["arrived"],
+        "succeeded": tasks["succeeded"],
+        "failed": tasks["failed"],
+        "in_flight": tasks["in_flight"],
+        "success_ratio": tasks["succeeded"] / finished if finished else hopeless,
+        "slo_ratio": tasks["good"] / finished if finished else hopeless,
+        "goodput_rps": ratio(tasks["good"], measured.measured_s),
+        "throughput_rps": ratio(tasks["succeeded"], measured.measured_s),
+        "arrival_rate_rps": ratio(tasks["arrived"], measured.measured_s),
+        "error_ratio": ratio(errors, sums["attempts"]),
+        "attempts": sums["attempts"],
+        "retries": tasks["retries"],
+        "rate_limited": sums["rate_limited"],
+        "timed_out": sums["timed_out"],
+        "rejected": sums["rejected"],
+        "cost_usd": cost,
+        "cost_usd_per_month": ratio(cost * HOURS_PER_MONTH * 3600.0, measured.horizon_s),
+        "cost_per_success_usd": ratio(cost, int(measured.tasks_total["succeeded"].sum())),
+        "usd_per_mtok": ratio(cost * 1e6, sums["prompt_tokens"] + sums["output_tokens"]),
+        "usd_per_output_mtok": ratio(cost * 1e6, sums["output_tokens"]),
+        **{name: sums[name] for name in (*MONEY, "idle_usd")},
+        **latency_values(
+            measured.hist.sum(axis=(1, 2)), measured.hist_sum.sum(axis=(1, 2)), measured.hist_count.sum(axis=(1, 2))
+        ),
+        "prompt_tokens": sums["prompt_tokens"],
+        "cached_tokens": sums["cached_tokens"],
+        "output_tokens": sums["output_tokens"],
+        **window_values(measured.windows[chosen], float(lengths[chosen].sum()), gpus),
+        "prefix_hit_ratio": ratio(sums["cached_tokens"], sums["prompt_tokens"]),
+        "gpu_hours": sum(leased) / 3600.0,
+        "preemptions": int(measured.replicas["preemptions"].sum()),
+        "peak_in_flight": measured.peak_in_flight,
+    }
+    return {name: float(values[name]) for name in METRICS}

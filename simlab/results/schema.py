@@ -1,0 +1,98 @@
+"""The JSON Schema of a result, from the tables of metrics and keys, so that it cannot fall behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simlab.results.breakdown import KEYS
+from simlab.results.metrics import METRICS
+from simlab.results.verdict import MET, MISSED, UNDECIDED
+
+_NUMBER = {"type": ["number", "null"]}
+_TEXT = {"type": "string"}
+
+
+def _object(
+    properties: dict[str, Any], *, required: tuple[str, ...] | None = None, open_: bool = False
+) -> dict[str, Any]:
+    """An object all of whose properties are required, unless said otherwise."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties if required is None else required),
+        "additionalProperties": open_,
+    }
+
+
+_ESTIMATE = {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": _TEXT}
+
+
+def result_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that every `Result.to_dict` satisfies."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "simlab result",
+        **_object(
+            {
+                "schema_version": {"const": 1},
+                "simlab_version": _TEXT,
+                "scenario": {"type": "object", "description": "the scenario as it was run, all defaults filled in"},
+                "variant": {"type": ["string", "null"]},
+                "seed": {"type": "integer"},
+                "replications": {"type": "integer", "minimum": 1},
+                "horizon_s": {"type": "number", "exclusiveMinimum": 0},
+                "warmup_s": {"type": "number", "minimum": 0},
+                "headline": {"type": "string", "minLength": 1},
+                "verdict": _object(
+                    {
+                        "holds": {"type": "boolean"},
+                        "checks": {
+                            "type": "array",
+                            "items": _object(
+                                {
+                                    "name": _TEXT,
+                                    "outcome": {"enum": [MET, MISSED, UNDECIDED]},
+                                    "holds": {"type": "boolean"},
+                                    "limit": {"type": "number"},
+                                    **_ESTIMATE,
+                                    "sentence": _TEXT,
+                                }
+                            ),
+                        },
+                    }
+                ),
+                "metrics": _object(
+                    {
+                        name: {**_object({**_ESTIMATE, "unit": {"const": metric.unit}}), "description": metric.meaning}
+                        for name, metric in METRICS.items()
+                    }
+                ),
+                "by": _object(
+                    {
+                        key: {
+                            "type": "array",
+                            "items": _object(
+                                {key: _TEXT, "attempts": {"type": "number"}, "cost_usd": {"type": "number"}}, open_=True
+                            ),
+                        }
+                        for key in KEYS
+                    }
+                ),
+                "assumptions": {"type": "array", "items": _TEXT},
+                "profiles": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            **dict.fromkeys(("backend", "model", "gpu", "name", "error", "source"), _TEXT),
+                            "kind": {"enum": ["measured", "estimated", "stated"]},
+                        }
+                    ),
+                },
+                "prices": {
+                    "type": "array",
+                    "items": _object(dict.fromkeys(("backend", "source", "as_of"), _TEXT), open_=True),
+                },
+                "unpriced": {"type": "array", "items": _object({"backend": _TEXT, "what": _TEXT})},
+            }
+        ),
+    }

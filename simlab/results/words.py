@@ -1,0 +1,96 @@
+"""Numbers as people read them: three digits, thousands separated, the unit that suits the size."""
+
+from __future__ import annotations
+
+import math
+
+from simlab.results.interval import Estimate
+
+UNKNOWN = "–"
+"""What is written where there is no number."""
+
+_SECONDS = (
+    (1e-3, 1e6, " µs"),
+    (1.0, 1e3, " ms"),
+    (180.0, 1.0, " s"),
+    (3 * 3600.0, 1 / 60, " min"),
+    (math.inf, 1 / 3600, " h"),
+)
+_LARGE = ((1e6, 1.0, ""), (1e9, 1e-6, "M"), (1e12, 1e-9, "G"), (math.inf, 1e-12, "T"))
+_SUFFIX = {
+    "1/s": "/s",
+    "tokens/s": " tok/s",
+    "GPU h": " h",
+    "USD/month": "/month",
+    "USD/Mtok": "/Mtok",
+    "USD/task": "",
+}
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """A number to some significant digits, thousands separated: 12345.6 → '12,346', 0.0021 → '0.00210'."""
+    if value == 0:
+        return "0"
+    decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 12)}f}"
+
+
+def scale(value: float, unit: str) -> tuple[float, str, str]:
+    """How a number of a unit is written: (factor, what stands before it, what stands behind it), by its size."""
+    size = abs(value)
+    if unit == "s":
+        return next((1.0, "", " s") if size == 0 else (f, "", name) for limit, f, name in _SECONDS if size < limit)
+    if unit == "ratio":
+        return 100.0, "", "%"
+    factor, letter = next((f, letter) for limit, f, letter in _LARGE if size < limit)
+    money = unit.startswith("USD")
+    return factor, "$" if money else "", letter + _SUFFIX.get(unit, "")
+
+
+def number(value: float | None, unit: str, significant: int = 3) -> str:
+    """One number with its unit: 0.00412 s → '4.12 ms', 1.2e6 tokens → '1.20M', 0.992 → '99.2%'."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    factor, before, behind = scale(value, unit)
+    if _counted(value, unit) and factor == 1.0:
+        return f"{before}{value:,.0f}{behind}"
+    if unit == "ratio":
+        return f"{_percent(value)}{behind}"
+    return f"{before}{digits(value * factor, significant)}{behind}"
+
+
+def interval(estimate: Estimate, significant: int = 3) -> str:
+    """The ends of an interval in the unit its value is written in: '0.40–0.42'; empty where there is none."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ""
+    factor, before, _ = scale(estimate.value, estimate.unit)
+    if estimate.unit == "ratio":
+        return f"{_percent(estimate.low)}–{_percent(estimate.high)}"
+    # Both ends get the decimals of the value, and more where they would otherwise look alike.
+    value = abs(estimate.value * factor)
+    decimals = 0 if value == 0 else max(0, significant - 1 - math.floor(math.log10(value)))
+    low, high = (f"{before}{end * factor:,.{min(decimals, 12)}f}" for end in (estimate.low, estimate.high))
+    return f"{low}–{high}"
+
+
+def usd(value: float | None, significant: int = 3) -> str:
+    """An amount of money: '$0.00210', '$9,870', '$1.23M'."""
+    return number(value, "USD", significant)
+
+
+def percent(value: float | None) -> str:
+    """A share: '99.2%'."""
+    return number(value, "ratio")
+
+
+def _percent(value: float) -> str:
+    """A share in percent without the sign, with digits enough to tell it from 0 and from 1."""
+    share = value * 100.0
+    near = min(abs(share), abs(100.0 - share))
+    decimals = 1 if near >= 0.1 or near == 0 else min(6, 1 - math.floor(math.log10(near)))
+    return f"{share:.{decimals}f}"
+
+
+def _counted(value: float, unit: str) -> bool:
+    """Whether a number is a whole count."""
+    return unit in ("tasks", "attempts", "tokens", "preemptions", "requests") and float(value).is_integer()
