@@ -35,7 +35,7 @@ def mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True)
-def key(a: int, b: int) -> np.uint64:
+def key(a: int | np.uint64, b: int | np.uint64) -> np.uint64:
     """Joins two words into a key; ``key(key(seed, stream), counter)`` names one draw."""
     return mix(np.uint64(a) * _MIX_1 + mix(np.uint64(b) + _GOLDEN))
 

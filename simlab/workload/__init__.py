@@ -1,1 +1,8 @@
+"""Request streams: arrivals, lengths, shared prefixes and trace readers."""
 
+from simlab.workload.lengths import JointTable
+from simlab.workload.rates import RateFunction
+from simlab.workload.stream import Chunk, Load, Stream
+from simlab.workload.traffic import open_stream
+
+__all__ = ["Chunk", "JointTable", "Load", "RateFunction", "Stream", "open_stream"]
