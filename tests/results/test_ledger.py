@@ -1,0 +1,167 @@
+"""Money is conserved (I4): however it is cut, the ledger adds up to the bill, and the bill to plain arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import synthetic_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simlab.results import CELL_DTYPE, REPLICA_DTYPE, BackendFacts, Measurements, Result, TokenPrices
+from simlab.results.ledger import MONEY, NOBODY, bill, billed_s, idle_share, ledger, token_usd
+
+BLANK = synthetic_run.measurements(empty=True)
+
+usd = st.floats(0, 1e4, allow_subnormal=False)
+tokens = st.integers(0, 10**13)
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> np.ndarray:
+    table = np.zeros(10, CELL_DTYPE)
+    table["cls"] = np.repeat([0, 0, 0, 1, 1], 2)
+    table["tenant"] = np.repeat([0, 1, 2, 0, 1], 2)
+    table["backend"] = np.tile([0, 1], 5)
+    for row in table:
+        row["attempts"] = draw(st.integers(0, 100))
+        row["prompt_tokens"] = draw(tokens)
+        row["cached_tokens"] = draw(st.integers(0, int(row["prompt_tokens"])))
+        row["output_tokens"] = draw(tokens)
+        row["long_cached_tokens"] = draw(st.integers(0, int(row["cached_tokens"])))
+        fresh = int(row["prompt_tokens"] - row["cached_tokens"])
+        row["long_prompt_tokens"] = int(row["long_cached_tokens"]) + draw(st.integers(0, fresh))
+        row["long_output_tokens"] = draw(st.integers(0, int(row["output_tokens"])))
+        row["work_s"] = draw(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)))
+    return draw(st.permutations(range(10)).map(lambda order: table[list(order)]))
+
+
+@st.composite
+def leases(draw: st.DrawFn) -> np.ndarray:
+    table = np.zeros(draw(st.integers(0, 4)), REPLICA_DTYPE)
+    for row in table:
+        row["start_s"] = draw(st.floats(0, 9e4))
+        row["stop_s"] = row["start_s"] + draw(st.one_of(st.just(np.inf), st.floats(0, 9e4)))
+        row["busy_s"] = draw(st.floats(0, 1e5))
+    return table
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> tuple[BackendFacts, BackendFacts]:
+    maybe = st.one_of(st.none(), usd)
+    prices = TokenPrices(draw(usd), draw(usd), draw(maybe), 200_000, draw(maybe), draw(maybe), draw(maybe))
+    pool = BackendFacts(
+        name="h100",
+        kind="pool",
+        gpus_per_replica=draw(st.integers(1, 8)),
+        usd_per_gpu_hour=draw(maybe),
+        billing_granularity_s=draw(st.sampled_from([0.0, 1.0, 60.0, 3600.0])),
+        billing_minimum_s=draw(st.sampled_from([0.0, 600.0])),
+        operations_usd_per_month=draw(usd),
+    )
+    api = BackendFacts(
+        name="frontier-api",
+        kind="api",
+        operations_usd_per_month=draw(usd),
+        token_prices=draw(st.one_of(st.none(), st.just(prices))),
+    )
+    return pool, api
+
+
+@settings(deadline=None)  # The first example also imports pandas.
+@given(cells(), leases(), facts())
+def test_i4_rows_add_up_to_the_bill_however_they_are_cut(
+    table: np.ndarray, replicas: np.ndarray, backends: tuple[BackendFacts, BackendFacts]
+) -> None:
+    measured = replace(BLANK, cells=table, replicas=replicas)
+    rows = ledger(measured, backends)
+    bills = bill(measured, backends)
+    total = sum(owed["usd"] for owed in bills)
+    for index, owed in enumerate(bills):
+        mine = rows[rows["backend"] == index]
+        for name in MONEY:
+            assert mine[name].sum() == pytest.approx(owed[name], rel=1e-9, abs=1e-12)
+            assert np.all(mine[name] >= 0)
+        assert np.all(mine["idle_usd"] <= mine["gpu_usd"] * (1 + 1e-12))
+    for name in (CELL_DTYPE.names or ())[3:-1]:
+        assert rows[name].sum() == table[name].sum()
+    result = Result(synthetic_run.Scenario(), [measured], backends)
+    assert result["cost_usd"].value == pytest.approx(total, rel=1e-9, abs=1e-12)
+    assert result.ledger()["usd"].sum() == pytest.approx(total, rel=1e-9, abs=1e-12)
+    for key in ("backend", "feature", "class", "tenant"):
+        assert sum(row["cost_usd"] for row in result.rows(key)) == pytest.approx(total, rel=1e-9, abs=1e-12)
+
+
+def test_tokens_are_priced_by_tier() -> None:
+    row = np.zeros(1, CELL_DTYPE)
+    row["prompt_tokens"], row["cached_tokens"], row["output_tokens"] = 4_000_000, 3_000_000, 500_000
+    api = BackendFacts("a", "api", token_prices=TokenPrices(3.0, 15.0, 0.3))
+    assert token_usd(row, api)[0] == pytest.approx(1 * 3 + 3 * 0.3 + 0.5 * 15)
+    row["long_prompt_tokens"], row["long_cached_tokens"], row["long_output_tokens"] = 2_000_000, 1_500_000, 100_000
+    tiered = BackendFacts("a", "api", token_prices=TokenPrices(3.0, 15.0, 0.3, 200_000, 6.0, 0.6, 22.5))
+    expected = 0.5 * 3 + 1.5 * 0.3 + 0.4 * 15 + 0.5 * 6 + 1.5 * 0.6 + 0.1 * 22.5
+    assert token_usd(row, tiered)[0] == pytest.approx(expected)
+
+
+def test_prices_left_out_fall_back() -> None:
+    assert TokenPrices(3.0, 15.0).base == (3.0, 3.0, 15.0)
+    assert TokenPrices(3.0, 15.0, 0.3).long == pytest.approx((3.0, 0.3, 15.0))
+    assert TokenPrices(3.0, 15.0, 0.3, 200_000, 6.0).long == pytest.approx((6.0, 0.6, 15.0))
+    assert TokenPrices(0.0, 1.0, 0.0, 200_000, 2.0).long == (2.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "granularity", "minimum", "seconds"),
+    [
+        (0.0, np.inf, 1.0, 0.0, 5400.0),
+        (0.0, np.inf, 3600.0, 0.0, 7200.0),
+        (0.0, 3600.0 + 1e-7, 3600.0, 0.0, 3600.0),
+        (100.0, 161.0, 60.0, 0.0, 120.0),
+        (100.0, 161.0, 1.0, 600.0, 600.0),
+        (100.0, 161.5, 0.0, 0.0, 61.5),
+        (6000.0, np.inf, 3600.0, 600.0, 0.0),
+    ],
+)
+def test_a_lease_is_billed_in_whole_granules(
+    start: float, stop: float, granularity: float, minimum: float, seconds: float
+) -> None:
+    billed = billed_s(
+        np.array([start]), np.array([stop]), horizon_s=5400.0, granularity_s=granularity, minimum_s=minimum
+    )
+    assert billed.tolist() == [seconds]
+
+
+def run_of(replicas: list[tuple[float, float, float]], work: list[float]) -> Measurements:
+    table = np.zeros(len(replicas), REPLICA_DTYPE)
+    table["start_s"], table["stop_s"], table["busy_s"] = np.array(replicas).T
+    cells = np.zeros(10, CELL_DTYPE)
+    cells["cls"] = np.repeat([0, 0, 0, 1, 1], 2)
+    cells["tenant"] = np.repeat([0, 1, 2, 0, 1], 2)
+    cells["backend"] = np.tile([0, 1], 5)
+    cells["work_s"][::2] = work
+    return replace(BLANK, cells=cells, replicas=table)
+
+
+def test_a_pool_is_split_by_work_and_its_idle_part_is_named() -> None:
+    pool = replace(synthetic_run.FACTS[0], usd_per_gpu_hour=2.0, operations_usd_per_month=730.0)
+    backends = (pool, synthetic_run.FACTS[1])
+    measured = run_of([(0.0, np.inf, 21_600.0), (0.0, 43_200.0, 10_800.0)], [3.0, 1.0, 0.0, 0.0, 0.0])
+    rows = ledger(measured, backends)
+    gpu_usd = (24 + 12) * 4 * 2.0
+    assert rows["gpu_usd"][[0, 2]].tolist() == pytest.approx([gpu_usd * 0.75, gpu_usd * 0.25])
+    assert rows["operations_usd"].sum() == pytest.approx(24.0)
+    assert idle_share(measured, pool, 0) == pytest.approx(1 - 9 / 36)
+    assert rows["idle_usd"].sum() == pytest.approx(gpu_usd * 0.75)
+
+
+def test_a_pool_that_served_nobody_is_on_the_bill_under_no_name() -> None:
+    measured = run_of([(0.0, np.inf, 0.0)], [0.0] * 5)
+    rows = ledger(measured, synthetic_run.FACTS)
+    paid = rows[rows["gpu_usd"] > 0]
+    assert len(paid) == 1
+    assert paid["cls"][0] == NOBODY
+    assert paid["idle_usd"][0] == paid["gpu_usd"][0] == pytest.approx(24 * 4 * 2.49)
+    frame = Result(synthetic_run.Scenario(), [measured], synthetic_run.FACTS).ledger()
+    assert frame["tenant"].tolist() == ["(unused)"]
