@@ -1,0 +1,132 @@
+"""Which replica of a pool gets a request: one small function a policy."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from simlab.draws.counter import key, uniform
+from simlab.engine.arrays import (
+    FOR_DISPATCH,
+    LEAST_KV,
+    LEAST_OUTSTANDING,
+    NONE,
+    PREFIX_AFFINITY,
+    ROUND_ROBIN,
+    UP,
+    World,
+)
+from simlab.engine.kvcache import lookup
+
+
+@njit(cache=True)
+def _count_up(w: World, b: int) -> int:
+    n = 0
+    r = w.backends[b].rep_head
+    while r != NONE:
+        if w.reps[r].state == UP:
+            n += 1
+        r = w.reps[r].next_rep
+    return n
+
+
+@njit(cache=True)
+def _nth_up(w: World, b: int, n: int) -> int:
+    r = w.backends[b].rep_head
+    while r != NONE:
+        if w.reps[r].state == UP:
+            if n == 0:
+                return r
+            n -= 1
+        r = w.reps[r].next_rep
+    return NONE
+
+
+@njit(cache=True)
+def _least_outstanding(w: World, b: int) -> int:
+    """Fewest requests waiting and running; the earliest replica among equals."""
+    best = NONE
+    least = 0
+    r = w.backends[b].rep_head
+    while r != NONE:
+        rep = w.reps[r]
+        if rep.state == UP:
+            load = rep.n_waiting + rep.n_running
+            if best == NONE or load < least:
+                best = r
+                least = load
+        r = rep.next_rep
+    return best
+
+
+@njit(cache=True)
+def _least_kv(w: World, b: int) -> int:
+    """Fewest KV blocks held or asked for by waiting prompts; the fewest requests among equals."""
+    best = NONE
+    least = 0
+    r = w.backends[b].rep_head
+    while r != NONE:
+        rep = w.reps[r]
+        if rep.state == UP:
+            load = w.backends[b].kv_blocks - 1 - rep.free
+            slot = rep.wait_head
+            while slot != NONE:
+                load += w.slots[slot].target // w.backends[b].block_size + 1
+                slot = w.slots[slot].next
+            load = load * 65536 + rep.n_waiting + rep.n_running
+            if best == NONE or load < least:
+                best = r
+                least = load
+        r = rep.next_rep
+    return best
+
+
+@njit(cache=True)
+def _prefix_affinity(w: World, b: int, slot: int) -> int:
+    """The replica that has most of the prompt cached, unless it is far busier than the least busy one.
+
+    Far busier is more than twice the least plus four outstanding requests; the fewest outstanding among equals.
+    """
+    quiet = _least_outstanding(w, b)
+    if quiet == NONE:
+        return NONE
+    block_size = w.backends[b].block_size
+    ceiling = 2 * (w.reps[quiet].n_waiting + w.reps[quiet].n_running) + 4
+    best = quiet
+    most = lookup(w, quiet, slot, block_size)[0]
+    least = w.reps[quiet].n_waiting + w.reps[quiet].n_running
+    r = w.backends[b].rep_head
+    while r != NONE:
+        rep = w.reps[r]
+        load = rep.n_waiting + rep.n_running
+        if rep.state == UP and load <= ceiling and r != best:
+            hits = lookup(w, r, slot, block_size)[0]
+            if hits > most or (hits == most and load < least):
+                best = r
+                most = hits
+                least = load
+        r = rep.next_rep
+    return best
+
+
+@njit(cache=True)
+def choose_replica(w: World, b: int, slot: int) -> int:
+    """The replica that pool ``b``'s policy gives the request, or NONE when none is up."""
+    be = w.backends[b]
+    policy = be.dispatch
+    if policy == LEAST_OUTSTANDING:
+        return _least_outstanding(w, b)
+    if policy == LEAST_KV:
+        return _least_kv(w, b)
+    if policy == PREFIX_AFFINITY and be.caching == 1:
+        return _prefix_affinity(w, b, slot)
+    if policy == PREFIX_AFFINITY:
+        return _least_outstanding(w, b)
+    n = _count_up(w, b)
+    if n == 0:
+        return NONE
+    if policy == ROUND_ROBIN:
+        be.rr += 1
+        return _nth_up(w, b, (be.rr - 1) % n)
+    s = w.slots[slot]
+    u = uniform(key(s.task, FOR_DISPATCH + 64 * s.attempt))
+    return _nth_up(w, b, int(u * n))

@@ -1,0 +1,128 @@
+"""An API endpoint: latency laws, a concurrency limit, and buckets of requests and tokens a minute that answer 429."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from simlab.draws.counter import key, uniform
+from simlab.draws.distribution import draw
+from simlab.engine.arrays import (
+    ERROR,
+    FOR_ERROR,
+    FOR_ITL,
+    FOR_TTFT,
+    NONE,
+    OK,
+    ON_API,
+    QUEUED_API,
+    RATE_LIMITED,
+    T_API_DONE,
+    World,
+)
+from simlab.engine.heaps import push_timer
+
+
+@njit(cache=True)
+def _limited(w: World, b: int, slot: int, t: float) -> bool:
+    """Takes the request from the endpoint's token buckets; True if a limit answers 429.
+
+    Each bucket holds one minute's worth and refills evenly. Tokens are the prompt's and the answer's.
+    """
+    be = w.backends[b]
+    s = w.slots[slot]
+    dt = t - be.level_t
+    be.level_t = t
+    tokens = s.prompt + s.output
+    if be.rpm > 0.0:
+        be.rpm_level = min(be.rpm, be.rpm_level + dt * be.rpm / 60.0)
+        if be.rpm_level < 1.0:
+            return True
+    if be.tpm > 0.0:
+        be.tpm_level = min(be.tpm, be.tpm_level + dt * be.tpm / 60.0)
+        if be.tpm_level < tokens:
+            return True
+        be.tpm_level -= tokens
+    if be.rpm > 0.0:
+        be.rpm_level -= 1.0
+    return False
+
+
+@njit(cache=True)
+def _start(w: World, b: int, slot: int, t: float) -> None:
+    """The provider takes the request up: its first token, its pace, and whether it fails are drawn."""
+    be = w.backends[b]
+    s = w.slots[slot]
+    be.in_flight += 1
+    s.state = ON_API
+    attempt = 64 * s.attempt
+    ttft = draw(w.dists, w.tables, be.ttft, uniform(key(s.task, FOR_TTFT + attempt)))
+    s.first_s = t + ttft + be.ttft_per_token_s * s.prompt
+    itl = draw(w.dists, w.tables, be.itl, uniform(key(s.task, FOR_ITL + attempt)))
+    s.last_s = itl
+    end = s.first_s + itl * (s.output - 1)
+    s.sched = OK
+    if be.error_probability > 0.0 and uniform(key(s.task, FOR_ERROR + attempt)) < be.error_probability:
+        s.sched = ERROR
+        end = s.first_s
+    push_timer(w, end, slot, T_API_DONE)
+
+
+@njit(cache=True)
+def call(w: World, b: int, slot: int, t: float) -> int:
+    """Sends a request to the endpoint; returns OK (taken up or queued) or RATE_LIMITED."""
+    be = w.backends[b]
+    s = w.slots[slot]
+    full = be.concurrency > 0 and be.in_flight >= be.concurrency
+    if full and be.reject_full == 1:
+        return RATE_LIMITED
+    if (be.rpm > 0.0 or be.tpm > 0.0) and _limited(w, b, slot, t):
+        return RATE_LIMITED
+    s.cached = int(be.cached_ratio * s.seg_tokens)
+    if not full:
+        _start(w, b, slot, t)
+        return OK
+    s.state = QUEUED_API
+    s.prev = be.queue_tail
+    s.next = NONE
+    if be.queue_tail == NONE:
+        be.queue_head = slot
+    else:
+        w.slots[be.queue_tail].next = slot
+    be.queue_tail = slot
+    be.queued += 1
+    return OK
+
+
+@njit(cache=True)
+def hang_up(w: World, slot: int, t: float) -> int:
+    """Ends a call (done, failed or given up by the client) and takes up the next one; returns tokens generated."""
+    s = w.slots[slot]
+    b = s.backend
+    be = w.backends[b]
+    if s.state == QUEUED_API:
+        be.queued -= 1
+        if s.prev == NONE:
+            be.queue_head = s.next
+        else:
+            w.slots[s.prev].next = s.next
+        if s.next == NONE:
+            be.queue_tail = s.prev
+        else:
+            w.slots[s.next].prev = s.prev
+        return 0
+    be.in_flight -= 1
+    generated = 0
+    if t >= s.first_s and s.sched == OK:
+        generated = s.output
+        if s.last_s > 0.0:
+            generated = min(s.output, int((t - s.first_s) / s.last_s * (1.0 + 1e-12)) + 1)
+    if be.queue_head != NONE:
+        first = be.queue_head
+        be.queue_head = w.slots[first].next
+        if be.queue_head == NONE:
+            be.queue_tail = NONE
+        else:
+            w.slots[be.queue_head].prev = NONE
+        be.queued -= 1
+        _start(w, b, first, t)
+    return generated

@@ -1,0 +1,134 @@
+"""Three binary heaps: timers, the next finish of each replica, and the next event of all replicas."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from simlab.engine.arrays import NONE, World
+
+
+@njit(cache=True)
+def push_timer(w: World, t: float, slot: int, kind: int) -> None:
+    """Sets a timer for a slot; it is stale once the slot's ``gen`` has moved on."""
+    state = w.state[0]
+    timers = w.timers
+    i = state.n_timers
+    state.n_timers += 1
+    while i > 0:
+        parent = (i - 1) >> 1
+        if timers[parent].t <= t:
+            break
+        timers[i] = timers[parent]
+        i = parent
+    timer = timers[i]
+    timer.t = t
+    timer.slot = slot
+    timer.gen = w.slots[slot].gen
+    timer.kind = kind
+
+
+@njit(cache=True)
+def pop_timer(w: World) -> None:
+    """Removes the earliest timer."""
+    state = w.state[0]
+    timers = w.timers
+    state.n_timers -= 1
+    n = state.n_timers
+    if n == 0:
+        return
+    t = timers[n].t
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and timers[child + 1].t < timers[child].t:
+            child += 1
+        if timers[child].t >= t:
+            break
+        timers[i] = timers[child]
+        i = child
+    timers[i] = timers[n]
+
+
+@njit(cache=True)
+def _sift_finish(w: World, r: int, i: int, n: int) -> None:
+    """Puts the entry at ``i`` of replica ``r``'s finish heap where it belongs, up or down."""
+    heap = w.finish[r]
+    key = heap[i].key
+    slot = heap[i].slot
+    while i > 0:
+        parent = (i - 1) >> 1
+        if heap[parent].key <= key:
+            break
+        heap[i] = heap[parent]
+        w.slots[heap[i].slot].heap_pos = i
+        i = parent
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and heap[child + 1].key < heap[child].key:
+            child += 1
+        if heap[child].key >= key:
+            break
+        heap[i] = heap[child]
+        w.slots[heap[i].slot].heap_pos = i
+        i = child
+    heap[i].key = key
+    heap[i].slot = slot
+    w.slots[slot].heap_pos = i
+
+
+@njit(cache=True)
+def push_finish(w: World, r: int, slot: int, key: int) -> None:
+    """Enters a decoding sequence with the decode step it finishes at (and its admission number, for order) as key."""
+    rep = w.reps[r]
+    n = rep.heap_n
+    rep.heap_n = n + 1
+    w.finish[r, n].key = key
+    w.finish[r, n].slot = slot
+    _sift_finish(w, r, n, n + 1)
+
+
+@njit(cache=True)
+def remove_finish(w: World, r: int, slot: int) -> None:
+    """Takes a decoding sequence out of its replica's finish heap."""
+    rep = w.reps[r]
+    i = w.slots[slot].heap_pos
+    n = rep.heap_n - 1
+    rep.heap_n = n
+    w.slots[slot].heap_pos = NONE
+    if i < n:
+        w.finish[r, i] = w.finish[r, n]
+        _sift_finish(w, r, i, n)
+
+
+@njit(cache=True)
+def set_event(w: World, r: int, t: float) -> None:
+    """Moves the next event of replica ``r`` to time ``t``."""
+    reps = w.reps
+    heap = w.rep_heap
+    reps[r].t_event = t
+    n = w.state[0].n_reps
+    i = reps[r].hpos
+    while i > 0:
+        parent = (i - 1) >> 1
+        if reps[heap[parent]].t_event <= t:
+            break
+        heap[i] = heap[parent]
+        reps[heap[i]].hpos = i
+        i = parent
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and reps[heap[child + 1]].t_event < reps[heap[child]].t_event:
+            child += 1
+        if reps[heap[child]].t_event >= t:
+            break
+        heap[i] = heap[child]
+        reps[heap[i]].hpos = i
+        i = child
+    heap[i] = r
+    reps[r].hpos = i

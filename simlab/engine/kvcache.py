@@ -1,0 +1,327 @@
+"""A replica's KV blocks as vLLM's block pool keeps them: free blocks, prefix cache, least-recently-used eviction.
+
+vLLM's free queue is [blocks without content][cached blocks, least recently freed first]: freed blocks that hold no full
+block of content are put in front, cached ones behind, deepest block first, and allocation takes from the front
+(`BlockPool.free_blocks`, `get_new_blocks`). Three facts keep this cheap and still exact:
+
+- blocks without content are alike: a counter (``plain``);
+- blocks that nobody can hit again (content unique to a finished request) are alike too: neighbours in the queue are one
+  *run* with a count; a preempted or retried request owns its run and may hit what is left of it;
+- only blocks whose content others can ask for (shared segments, session history) are kept one by one, found by a hash of
+  the chain of segment ids up to the block's end.
+
+Block records ``[block_at, block_at + kv_blocks)`` belong to a replica; its runs follow from ``run_at``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from simlab.draws.counter import key as join_key
+from simlab.engine.arrays import NONE, World
+
+
+@njit(cache=True)
+def _lru_append(w: World, r: int, e: int) -> None:
+    rep = w.reps[r]
+    entry = w.blocks[e]
+    entry.next = NONE
+    entry.prev = rep.lru_tail
+    if rep.lru_tail == NONE:
+        rep.lru_head = e
+    else:
+        w.blocks[rep.lru_tail].next = e
+    rep.lru_tail = e
+
+
+@njit(cache=True)
+def _lru_remove(w: World, r: int, e: int) -> None:
+    rep = w.reps[r]
+    entry = w.blocks[e]
+    if entry.prev == NONE:
+        rep.lru_head = entry.next
+    else:
+        w.blocks[entry.prev].next = entry.next
+    if entry.next == NONE:
+        rep.lru_tail = entry.prev
+    else:
+        w.blocks[entry.next].prev = entry.prev
+
+
+@njit(cache=True)
+def _forget_run(w: World, r: int, e: int) -> None:
+    """Ends a run: its owner, if any, can hit nothing of it any more."""
+    entry = w.blocks[e]
+    if entry.owner != NONE:
+        w.slots[entry.owner].run = NONE
+    _lru_remove(w, r, e)
+    entry.next = w.reps[r].free_run
+    w.reps[r].free_run = e
+
+
+@njit(cache=True)
+def _unhash(w: World, r: int, b: int) -> None:
+    """Takes block ``b`` out of the hash and gives its record back."""
+    rep = w.reps[r]
+    bucket = rep.bucket_at + np.int64(w.blocks[b].key & np.uint64(rep.buckets - 1))
+    at = w.buckets[bucket]
+    if at == b:
+        w.buckets[bucket] = w.blocks[b].chain
+    else:
+        while w.blocks[at].chain != b:
+            at = w.blocks[at].chain
+        w.blocks[at].chain = w.blocks[b].chain
+    w.blocks[b].next = rep.free_block
+    rep.free_block = b
+
+
+@njit(cache=True)
+def take(w: World, r: int, n: int) -> None:
+    """Allocates ``n`` free blocks from the front of the queue, evicting cached content; there must be as many."""
+    rep = w.reps[r]
+    rep.free -= n
+    if n <= rep.plain:
+        rep.plain -= n
+        return
+    n -= rep.plain
+    rep.plain = 0
+    while n > 0:
+        e = rep.lru_head
+        if e >= rep.run_at:
+            run = w.blocks[e]
+            if run.count > n:
+                run.count -= n
+                return
+            n -= run.count
+            _forget_run(w, r, e)
+        else:
+            _lru_remove(w, r, e)
+            _unhash(w, r, e)
+            n -= 1
+
+
+@njit(cache=True)
+def _append_run(w: World, r: int, n: int, owner: int) -> int:
+    """Frees ``n`` full blocks of unique content; returns the run's record when it has an owner."""
+    rep = w.reps[r]
+    rep.free += n
+    tail = rep.lru_tail
+    if owner == NONE and tail >= rep.run_at and w.blocks[tail].owner == NONE:
+        w.blocks[tail].count += n
+        return NONE
+    e = rep.free_run
+    if e != NONE:
+        rep.free_run = w.blocks[e].next
+    else:
+        e = rep.run_at + rep.n_runs
+        rep.n_runs += 1
+    w.blocks[e].count = n
+    w.blocks[e].owner = owner
+    _lru_append(w, r, e)
+    return e if owner != NONE else NONE
+
+
+@njit(cache=True)
+def disown_run(w: World, slot: int) -> None:
+    """The slot will not come back for its freed blocks: they stay cached but nobody can hit them."""
+    s = w.slots[slot]
+    if s.run != NONE:
+        w.blocks[s.run].owner = NONE
+        s.run = NONE
+
+
+@njit(cache=True)
+def _find(w: World, r: int, key: np.uint64) -> int:
+    """The first cached block with this content, or NONE."""
+    rep = w.reps[r]
+    b = w.buckets[rep.bucket_at + np.int64(key & np.uint64(rep.buckets - 1))]
+    while b != NONE and w.blocks[b].key != key:
+        b = w.blocks[b].chain
+    return b
+
+
+@njit(cache=True)
+def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
+    """Gives one of the slot's blocks its content and the slot's hold on it; a second copy of a content is kept too."""
+    rep = w.reps[r]
+    state = w.state[0]
+    b = rep.free_block
+    if b != NONE:
+        rep.free_block = w.blocks[b].next
+    else:
+        b = rep.block_at + rep.n_blocks
+        rep.n_blocks += 1
+    w.blocks[b].key = key
+    w.blocks[b].refs = 1
+    w.blocks[b].chain = NONE
+    bucket = rep.bucket_at + np.int64(key & np.uint64(rep.buckets - 1))
+    at = w.buckets[bucket]
+    if at == NONE:
+        w.buckets[bucket] = b
+    else:
+        while w.blocks[at].chain != NONE:
+            at = w.blocks[at].chain
+        w.blocks[at].chain = b
+    _hold(w, slot, b, state)
+
+
+@njit(cache=True)
+def _hold(w: World, slot: int, b: int, state: np.void) -> None:
+    ref = state.free_ref
+    if ref != NONE:
+        state.free_ref = w.refs[ref].next
+    else:
+        ref = state.n_refs
+        state.n_refs += 1
+    s = w.slots[slot]
+    w.refs[ref].block = b
+    w.refs[ref].next = s.refs
+    s.refs = ref
+    s.n_refs += 1
+
+
+@njit(cache=True)
+def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]:
+    """What the prefix cache holds of a waiting request: (cached blocks, those that are free now, of its own run).
+
+    At least one token is always computed, so at most ``(tokens - 1) // block_size`` blocks count.
+    """
+    s = w.slots[slot]
+    limit = (s.target - 1) // block_size
+    hits = 0
+    free_hits = 0
+    seg = s.segs
+    end = block_size
+    while hits < limit:
+        if end <= s.seg_tokens:
+            while w.segs[seg].end < end:
+                seg = w.segs[seg].next
+            key = join_key(w.segs[seg].key, end)
+        elif s.tail_shared == 1:
+            key = join_key(s.tail, end)
+        else:
+            break
+        b = _find(w, r, key)
+        if b == NONE:
+            return hits, free_hits, 0
+        if w.blocks[b].refs == 0:
+            free_hits += 1
+        hits += 1
+        end += block_size
+    own = 0
+    if s.run != NONE and s.run_rep == r and s.tail_shared == 0:
+        own = min(limit - hits, w.blocks[s.run].count)
+    return hits + own, free_hits + own, own
+
+
+@njit(cache=True)
+def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> None:
+    """Takes hold of the cached blocks that `lookup` found."""
+    rep = w.reps[r]
+    s = w.slots[slot]
+    state = w.state[0]
+    seg = s.segs
+    end = block_size
+    for _ in range(hits - own):
+        if end <= s.seg_tokens:
+            while w.segs[seg].end < end:
+                seg = w.segs[seg].next
+            key = join_key(w.segs[seg].key, end)
+        else:
+            key = join_key(s.tail, end)
+        b = _find(w, r, key)
+        if w.blocks[b].refs == 0:
+            _lru_remove(w, r, b)
+            rep.free -= 1
+        w.blocks[b].refs += 1
+        _hold(w, slot, b, state)
+        end += block_size
+    if own > 0:
+        rep.free -= own
+        run = s.run
+        w.blocks[run].count -= own
+        if w.blocks[run].count == 0:
+            _forget_run(w, r, run)
+    disown_run(w, slot)
+    s.blocks = hits
+
+
+@njit(cache=True)
+def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> None:
+    """Makes the slot's full blocks among its first ``tokens`` tokens findable, as far as others can ask for them."""
+    s = w.slots[slot]
+    full = tokens // block_size
+    end = (s.n_refs + 1) * block_size
+    seg = s.segs
+    while s.n_refs < full:
+        if end <= s.seg_tokens:
+            while w.segs[seg].end < end:
+                seg = w.segs[seg].next
+            key = join_key(w.segs[seg].key, end)
+        elif s.tail_shared == 1:
+            key = join_key(s.tail, end)
+        else:
+            break
+        _cache_block(w, r, slot, key)
+        end += block_size
+
+
+@njit(cache=True)
+def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: int, keep: int) -> None:
+    """Frees all of the slot's blocks, deepest first; ``tokens`` of them are computed.
+
+    With ``keep`` the slot may come back (preemption, retry) and owns what its unique blocks leave in the cache.
+    """
+    rep = w.reps[r]
+    s = w.slots[slot]
+    held = s.blocks
+    s.blocks = 0
+    if caching == 0:
+        rep.free += held
+        rep.plain += held
+        return
+    if s.tail_shared == 1:
+        cache_full(w, r, slot, tokens, block_size)
+    full = tokens // block_size
+    partial = held - max(full, s.n_refs)
+    rep.free += partial
+    rep.plain += partial
+    unique = full - s.n_refs
+    if unique > 0:
+        if keep == 1:
+            disown_run(w, slot)
+            s.run = _append_run(w, r, unique, slot)
+            s.run_rep = r
+        else:
+            _append_run(w, r, unique, NONE)
+    state = w.state[0]
+    ref = s.refs
+    while ref != NONE:
+        b = w.refs[ref].block
+        w.blocks[b].refs -= 1
+        if w.blocks[b].refs == 0:
+            rep.free += 1
+            _lru_append(w, r, b)
+        after = w.refs[ref].next
+        w.refs[ref].next = state.free_ref
+        state.free_ref = ref
+        ref = after
+    s.refs = NONE
+    s.n_refs = 0
+
+
+@njit(cache=True)
+def clear(w: World, r: int) -> None:
+    """Forgets all cached content of a replica whose slots hold nothing any more (it failed or stopped)."""
+    rep = w.reps[r]
+    e = rep.lru_head
+    while e != NONE:
+        after = w.blocks[e].next
+        if e >= rep.run_at:
+            _forget_run(w, r, e)
+        else:
+            _lru_remove(w, r, e)
+            _unhash(w, r, e)
+        e = after
+    rep.plain = rep.free

@@ -1,0 +1,291 @@
+"""The event loop: the next of arrival, timer, step boundary and time-out, until a given time."""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from simlab.engine.arrays import (
+    DECODE,
+    DONE,
+    DRAINING,
+    ERROR,
+    GROW_SEGMENTS,
+    GROW_SLOTS,
+    GROW_TIMERS,
+    LOG_FULL,
+    NEED_CHUNK,
+    NONE,
+    PLAN,
+    STARTING,
+    STOPPED,
+    T_API_DONE,
+    T_RETRY,
+    TIME_EPS_S,
+    TIMED_OUT,
+    UP,
+    WAITING,
+    World,
+)
+from simlab.engine.gateway import api_done, end_attempt, replica_done, start_attempt, time_out
+from simlab.engine.heaps import pop_timer, set_event
+from simlab.engine.kvcache import clear
+from simlab.engine.meters import account
+from simlab.engine.replica import NEVER, advance, drop_running, plan, pop_finished, steps_by
+from simlab.engine.tasks import arrive, new_slot, next_turn, think
+
+
+@njit(cache=True)
+def _next_arrival(w: World) -> None:
+    """Finds the class whose feed is due first; a feed at its end asks for its next chunk."""
+    state = w.state[0]
+    state.arrival_t = math.inf
+    state.arrival_cls = NONE
+    state.need_cls = NONE
+    for c in range(len(w.classes)):
+        cls = w.classes[c]
+        if cls.feed_at < cls.feed_n:
+            t = w.feed_t[c, cls.feed_at]
+            if t < state.arrival_t:
+                state.arrival_t = t
+                state.arrival_cls = c
+        elif cls.feed_done == 0:
+            state.need_cls = c
+
+
+@njit(cache=True)
+def _segments_of_next(w: World) -> int:
+    """Segments that the next arrival brings at most."""
+    c = w.state[0].arrival_cls
+    cls = w.classes[c]
+    if cls.explicit == 1 and cls.segmented == 1:
+        return w.feed_ptr[c, cls.feed_at + 1] - w.feed_ptr[c, cls.feed_at]
+    return 2
+
+
+@njit(cache=True)
+def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
+    """A replica's steps end, or it plans: finished requests leave, given-up ones are dropped, the next steps begin.
+
+    Requests that come at this very instant can be in the next step, so planning waits for them.
+    """
+    rep = w.reps[r]
+    if rep.mode != PLAN:
+        advance(w, r, t)
+        slot = pop_finished(w, r)
+        while slot != NONE:
+            if w.slots[slot].aborting > 0:
+                rep.aborting -= 1
+                end_attempt(w, slot, t, TIMED_OUT, w.slots[slot].output, True)
+            else:
+                replica_done(w, slot, t)
+            slot = pop_finished(w, r)
+        if rep.aborting > 0:
+            _drop_aborted(w, r, t)
+        if rep.state == DRAINING and rep.n_running == 0 and rep.n_waiting == 0:
+            stop(w, r, t)
+            return
+        if w.state[0].n_timers > 0 and w.timers[0].t < quiet_until:
+            quiet_until = w.timers[0].t
+        if quiet_until <= t + TIME_EPS_S:
+            return
+    plan(w, r, t)
+
+
+@njit(cache=True)
+def _drop_aborted(w: World, r: int, t: float) -> None:
+    rep = w.reps[r]
+    slot = rep.run_head
+    while slot != NONE and rep.aborting > 0:
+        s = w.slots[slot]
+        after = s.next
+        if s.aborting > 0:
+            rep.aborting -= 1
+            drop_running(w, r, slot, s.aborting - 1)
+            end_attempt(w, slot, t, TIMED_OUT, s.out_done, True)
+        slot = after
+
+
+@njit(cache=True)
+def _timer(w: World, t: float) -> None:
+    timer = w.timers[0]
+    slot = timer.slot
+    kind = timer.kind
+    stale = w.slots[slot].gen != timer.gen
+    pop_timer(w)
+    if stale:
+        return
+    if kind == T_API_DONE:
+        api_done(w, slot, t)
+    elif kind == T_RETRY:
+        start_attempt(w, slot, t)
+    else:
+        next_turn(w, slot, t)
+        start_attempt(w, slot, t)
+
+
+@njit(cache=True)
+def run(w: World, until: float) -> int:
+    """Runs all events up to and including time ``until``, or until the caller has to make room; says which.
+
+    Returns:
+        DONE, or one of NEED_CHUNK (class ``state.need_cls``), GROW_SLOTS, GROW_TIMERS, GROW_SEGMENTS, LOG_FULL: do it
+        and call again.
+    """
+    state = w.state[0]
+    while True:
+        if state.need_cls != NONE:
+            return NEED_CHUNK
+        if state.n_timers + state.n_slots + 8 > len(w.timers):
+            return GROW_TIMERS
+        if len(w.log) > 1 and state.log_n + state.n_slots + 8 > len(w.log):
+            return LOG_FULL
+        arrival_t = state.arrival_t
+        timer_t = math.inf
+        if state.n_timers > 0:
+            timer_t = w.timers[0].t
+        boundary_t = math.inf
+        r = NONE
+        if state.n_reps > 0:
+            r = w.rep_heap[0]
+            boundary_t = w.reps[r].t_event
+        timeout_t = math.inf
+        if state.timeout_head != NONE:
+            timeout_t = w.slots[state.timeout_head].started_s + w.gateway[0].timeout_s
+        t = min(min(arrival_t, timer_t), min(boundary_t, timeout_t))
+        if t > until or t == math.inf:
+            if until > state.now:
+                state.now = until
+            return DONE
+        state.events += 1
+        if t > state.now:
+            state.now = t
+        if arrival_t <= t + TIME_EPS_S:
+            if state.free_slot == NONE and state.n_slots == len(w.slots):
+                return GROW_SLOTS
+            if state.n_segs + _segments_of_next(w) > len(w.segs):
+                return GROW_SEGMENTS
+            slot = arrive(w, state.arrival_cls, arrival_t)
+            _next_arrival(w)
+            start_attempt(w, slot, arrival_t)
+        elif timer_t <= t + TIME_EPS_S:
+            _timer(w, timer_t)
+        elif boundary_t <= t:
+            _boundary(w, r, boundary_t, arrival_t)
+        else:
+            time_out(w, state.timeout_head, timeout_t)
+
+
+@njit(cache=True)
+def start_users(w: World, c: int) -> None:
+    """Seats the users of a closed-loop class; each thinks once before the first request."""
+    state = w.state[0]
+    for user in range(w.classes[c].users):
+        slot = new_slot(w, c)
+        s = w.slots[slot]
+        s.session = user
+        s.task = user
+        think(w, slot, state.now)
+
+
+@njit(cache=True)
+def refresh_arrivals(w: World) -> None:
+    """Looks at the feeds again after the caller has filled one."""
+    _next_arrival(w)
+
+
+# --- orders from the slow world --------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def link_replica(w: World, r: int, t: float) -> None:
+    """Enters an unleased replica into its pool; it is leased from ``t`` on and starting."""
+    state = w.state[0]
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    rep.state = STARTING
+    rep.start_s = t
+    rep.ready_s = math.inf
+    rep.stop_s = math.inf
+    rep.t_event = NEVER
+    rep.t_acc = t
+    rep.wait_head = rep.wait_tail = rep.run_head = rep.run_tail = rep.pf_head = NONE
+    rep.lru_head = rep.lru_tail = rep.free_block = rep.free_run = NONE
+    rep.free = be.kv_blocks - 1
+    rep.plain = be.kv_blocks - 1
+    rep.next_rep = NONE
+    if be.rep_head == NONE:
+        be.rep_head = r
+    else:
+        at = be.rep_head
+        while w.reps[at].next_rep != NONE:
+            at = w.reps[at].next_rep
+        w.reps[at].next_rep = r
+    rep.hpos = state.n_reps
+    w.rep_heap[state.n_reps] = r
+    state.n_reps += 1
+
+
+@njit(cache=True)
+def ready(w: World, r: int, t: float) -> None:
+    """A starting replica serves from now on."""
+    rep = w.reps[r]
+    if rep.state == STARTING:
+        rep.state = UP
+        rep.ready_s = t
+        rep.t_acc = t
+
+
+@njit(cache=True)
+def stop(w: World, r: int, t: float) -> None:
+    """Gives an empty replica's lease back."""
+    account(w, r, t)
+    rep = w.reps[r]
+    rep.state = STOPPED
+    rep.stop_s = t
+    rep.mode = 0
+    set_event(w, r, NEVER)
+    clear(w, r)
+
+
+@njit(cache=True)
+def drain(w: World, r: int, t: float) -> None:
+    """Sends a replica nothing new; it stops when it has finished what it has."""
+    rep = w.reps[r]
+    if rep.state == STARTING or (rep.state == UP and rep.n_running == 0 and rep.n_waiting == 0):
+        stop(w, r, t)
+    elif rep.state == UP:
+        rep.state = DRAINING
+
+
+@njit(cache=True)
+def fail(w: World, r: int, t: float) -> None:
+    """A replica dies: what it was doing ends in an error, its cache is lost, its lease ends."""
+    rep = w.reps[r]
+    if rep.state == STOPPED:
+        return
+    if rep.mode == DECODE:
+        whole = steps_by(rep.step_s, rep.step_inc_s, t - rep.t0) - 1
+        if whole > 0:
+            rep.k = whole
+            advance(w, r, t)
+    account(w, r, t)
+    rep.state = STOPPED
+    while rep.wait_head != NONE or rep.run_head != NONE:
+        slot = rep.wait_head if rep.wait_head != NONE else rep.run_head
+        s = w.slots[slot]
+        if s.state == WAITING:
+            rep.wait_head = s.next
+            if s.next != NONE:
+                w.slots[s.next].prev = NONE
+            rep.n_waiting -= 1
+            s.blocks = 0
+        else:
+            drop_running(w, r, slot, 0)
+        outcome = TIMED_OUT if s.aborting > 0 else ERROR
+        end_attempt(w, slot, t, outcome, s.out_done, True)
+    rep.wait_tail = NONE
+    rep.aborting = 0
+    rep.free = w.backends[rep.backend].kv_blocks - 1
+    stop(w, r, t)

@@ -1,0 +1,686 @@
+"""One replica: vLLM V1's scheduler, with a closed-form jump over steps that are alike (docs/design.md, "The jump").
+
+The rules are those of `vllm.v1.core.sched.scheduler.Scheduler.schedule` for one full-attention KV group without
+speculative decoding: running requests first, in their order; then waiting ones, first come first served, while the
+token budget, ``max_num_seqs`` and free blocks allow (the whole sequence must fit: ``scheduler_reserve_full_isl``);
+nothing is admitted in a step that preempted.
+
+Because ``max_num_batched_tokens >= max_num_seqs`` (vLLM demands it), every decoding sequence gets its token in every
+step and at most one request, the last of the running list, is part way through its prompt. So decoding sequences move in
+lockstep with a step counter ``g``: a sequence is described by where it joined, the next finish is a heap's head, the
+blocks that k steps need follow from a histogram of positions modulo the block size, and k steps of one batch take
+``k t + d k (k - 1) / 2`` seconds, where each step takes d longer than the one before.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from simlab.engine.arrays import (
+    CHUNKS,
+    DECODE,
+    IDLE,
+    MIXED,
+    NONE,
+    PLAN,
+    RUNNING,
+    TIME_EPS_S,
+    WAITING,
+    World,
+)
+from simlab.engine.heaps import push_finish, remove_finish, set_event
+from simlab.engine.kvcache import cache_full, hit, lookup, release, take
+from simlab.engine.meters import ITL, account, add_steps, add_time
+
+NEVER = math.inf
+_ORDER = 32
+"""Bits of a finish key that hold the admission number, so that sequences finishing together keep their order."""
+
+
+@njit(cache=True)
+def step_seconds(
+    w: World, b: int, decodes: int, prefill: int, decode_context: int, prefill_context: int, work: float
+) -> float:
+    """Seconds of one step of backend ``b`` (docs/design.md, "Step time").
+
+    Args:
+        w: the world.
+        b: backend index.
+        decodes: sequences that get one token and have at least one already.
+        prefill: all other tokens of the step.
+        decode_context: sum over decoding sequences of tokens computed, this step's included.
+        prefill_context: the same over the others.
+        work: sum over prefill tokens of the context each attends to, itself included.
+    """
+    be = w.backends[b]
+    tokens = decodes + prefill
+    t = (
+        be.base_s
+        + be.prefill_token_s * prefill
+        + be.decode_seq_s * decodes
+        + be.decode_context_s * decode_context
+        + be.prefill_context_s * prefill_context
+        + be.attention_s * work
+    )
+    n = be.knots_n
+    if n > 0:
+        at = be.knots_at
+        i = 1
+        while i < n - 1 and w.tables[at + 2 * i] < tokens:
+            i += 1
+        x0 = w.tables[at + 2 * i - 2]
+        y0 = w.tables[at + 2 * i - 1]
+        t += y0 + (tokens - x0) * (w.tables[at + 2 * i + 1] - y0) / (w.tables[at + 2 * i] - x0)
+    return t
+
+
+@njit(cache=True)
+def _blocks_for(tokens: int, block_size: int) -> int:
+    return (tokens + block_size - 1) // block_size
+
+
+@njit(cache=True)
+def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
+    """Blocks that the decoding sequences need for their next ``k`` steps."""
+    rep = w.reps[r]
+    whole = k // block_size
+    n = whole * rep.n_decode
+    for s in range(whole * block_size, k):
+        n += w.phases[r, (-(rep.g + s)) % block_size]
+    return n
+
+
+@njit(cache=True)
+def _stretch_s(step_s: float, inc_s: float, k: int) -> float:
+    return k * step_s + inc_s * (0.5 * k * (k - 1))
+
+
+@njit(cache=True)
+def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
+    """The least k >= 1 such that k steps end at or after ``elapsed_s`` from the start of the first."""
+    half = 0.5 * inc_s
+    linear = step_s - half
+    if half > 0.0:
+        k = int((math.sqrt(linear * linear + 4.0 * half * max(elapsed_s, 0.0)) - linear) / (2.0 * half))
+    elif step_s > 0.0:
+        k = int(elapsed_s / step_s)
+    else:
+        return 1
+    k = max(k, 1)
+    while k > 1 and _stretch_s(step_s, inc_s, k - 1) >= elapsed_s - TIME_EPS_S:
+        k -= 1
+    while _stretch_s(step_s, inc_s, k) < elapsed_s - TIME_EPS_S:
+        k += 1
+    return k
+
+
+# --- the lists -------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _append_running(w: World, r: int, slot: int) -> None:
+    rep = w.reps[r]
+    s = w.slots[slot]
+    s.state = RUNNING
+    s.prev = rep.run_tail
+    s.next = NONE
+    if rep.run_tail == NONE:
+        rep.run_head = slot
+    else:
+        w.slots[rep.run_tail].next = slot
+    rep.run_tail = slot
+    rep.n_running += 1
+    s.admit = rep.admits
+    rep.admits += 1
+
+
+@njit(cache=True)
+def _remove_running(w: World, r: int, slot: int) -> None:
+    rep = w.reps[r]
+    s = w.slots[slot]
+    if rep.pf_head == slot:
+        rep.pf_head = s.next
+    if s.prev == NONE:
+        rep.run_head = s.next
+    else:
+        w.slots[s.prev].next = s.next
+    if s.next == NONE:
+        rep.run_tail = s.prev
+    else:
+        w.slots[s.next].prev = s.prev
+    rep.n_running -= 1
+
+
+@njit(cache=True)
+def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
+    """Links a slot into the waiting list behind ``after`` (NONE: at the front)."""
+    rep = w.reps[r]
+    s = w.slots[slot]
+    s.state = WAITING
+    s.prev = after
+    if after == NONE:
+        s.next = rep.wait_head
+        rep.wait_head = slot
+    else:
+        s.next = w.slots[after].next
+        w.slots[after].next = slot
+    if s.next == NONE:
+        rep.wait_tail = slot
+    else:
+        w.slots[s.next].prev = slot
+    rep.n_waiting += 1
+
+
+@njit(cache=True)
+def _remove_waiting(w: World, r: int, slot: int) -> None:
+    rep = w.reps[r]
+    s = w.slots[slot]
+    if s.prev == NONE:
+        rep.wait_head = s.next
+    else:
+        w.slots[s.prev].next = s.next
+    if s.next == NONE:
+        rep.wait_tail = s.prev
+    else:
+        w.slots[s.next].prev = s.prev
+    rep.n_waiting -= 1
+
+
+@njit(cache=True)
+def _queue_by_priority(w: World, r: int, slot: int) -> None:
+    """Waiting order of vLLM's priority policy: lower ``prio`` first, then earlier arrival at the replica."""
+    s = w.slots[slot]
+    at = w.reps[r].wait_tail
+    while at != NONE and (
+        w.slots[at].prio > s.prio or (w.slots[at].prio == s.prio and w.slots[at].started_s > s.started_s)
+    ):
+        at = w.slots[at].prev
+    _insert_waiting(w, r, slot, at)
+
+
+# --- decoding sequences ----------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
+    """The slot's prompt is computed and its token of this step exists: from the next step on it decodes."""
+    rep = w.reps[r]
+    s = w.slots[slot]
+    s.out_join = s.out_done
+    s.g_join = rep.g
+    s.phase = (s.computed - rep.g) % block_size
+    w.phases[r, s.phase] += 1
+    w.decode_cls[r, s.cls] += 1
+    rep.n_decode += 1
+    rep.ctx += s.computed
+    push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << _ORDER) | s.admit)
+
+
+@njit(cache=True)
+def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
+    """Takes a sequence out of the lockstep and brings its own counters up to date."""
+    rep = w.reps[r]
+    s = w.slots[slot]
+    n = rep.g - s.g_join
+    s.out_done = s.out_join + n
+    s.ctx_work += n * s.computed + 0.5 * n * (n + 1)
+    s.computed += n
+    s.blocks = max(s.blocks, _blocks_for(s.computed, block_size))
+    w.phases[r, s.phase] -= 1
+    w.decode_cls[r, s.cls] -= 1
+    rep.n_decode -= 1
+    rep.ctx -= s.computed
+    remove_finish(w, r, slot)
+
+
+@njit(cache=True)
+def output_tokens(w: World, slot: int) -> int:
+    """Tokens the attempt has generated by the end of its replica's last finished step."""
+    s = w.slots[slot]
+    if s.heap_pos == NONE:
+        return s.out_done
+    return s.out_join + w.reps[s.replica].g - s.g_join
+
+
+# --- coming and going ------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def enqueue(w: World, r: int, slot: int, t: float) -> None:
+    """A request reaches the replica at ``t``: it waits, and the stretch is cut at the next step if it could enter then."""
+    account(w, r, t)
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    s = w.slots[slot]
+    s.replica = r
+    s.computed = 0
+    s.target = s.prompt
+    s.out_done = 0
+    s.blocks = 0
+    s.heap_pos = NONE
+    s.aborting = 0
+    s.sched = 0
+    rep.prompt_tokens += s.prompt
+    head = rep.wait_head
+    if be.priority == 1:
+        _queue_by_priority(w, r, slot)
+    else:
+        _insert_waiting(w, r, slot, rep.wait_tail)
+    if rep.mode == IDLE:
+        rep.mode = PLAN
+        rep.t0 = t
+        set_event(w, r, t)
+    elif rep.mode == DECODE and rep.wait_head != head and rep.n_running < be.max_num_seqs and rep.n_decode < be.budget:
+        cut(w, r, t)
+
+
+@njit(cache=True)
+def cut(w: World, r: int, t: float) -> None:
+    """Ends the stretch at its first step boundary at or after ``t``."""
+    rep = w.reps[r]
+    if rep.k > 1:
+        k = steps_by(rep.step_s, rep.step_inc_s, t - rep.t0)
+        if k < rep.k:
+            rep.k = k
+            set_event(w, r, rep.t0 + _stretch_s(rep.step_s, rep.step_inc_s, k))
+
+
+@njit(cache=True)
+def abort(w: World, r: int, slot: int, t: float, keep: int) -> bool:
+    """Takes a request off the replica; True if it is gone now, False if it goes at the end of the running step."""
+    s = w.slots[slot]
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    if s.state == WAITING:
+        account(w, r, t)
+        _remove_waiting(w, r, slot)
+        release(w, r, slot, 0, be.block_size, be.caching, keep)
+        return True
+    if rep.mode == PLAN:
+        drop_running(w, r, slot, keep)
+        return True
+    s.aborting = 1 + keep
+    rep.aborting += 1
+    cut(w, r, t)
+    return False
+
+
+@njit(cache=True)
+def drop_running(w: World, r: int, slot: int, keep: int) -> None:
+    """Takes a running request out between steps and frees its blocks."""
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    s = w.slots[slot]
+    if s.heap_pos != NONE:
+        _leave_decode(w, r, slot, be.block_size)
+    _remove_running(w, r, slot)
+    release(w, r, slot, s.computed, be.block_size, be.caching, keep)
+
+
+# --- planning --------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _preempt(w: World, r: int, slot: int, block_size: int, caching: int, priority: int) -> None:
+    rep = w.reps[r]
+    s = w.slots[slot]
+    if s.heap_pos != NONE:
+        _leave_decode(w, r, slot, block_size)
+        s.last_s = rep.t0
+    _remove_running(w, r, slot)
+    release(w, r, slot, s.computed, block_size, caching, 1)
+    s.computed = 0
+    s.target = s.prompt + s.out_done
+    s.preempts += 1
+    rep.preemptions += 1
+    if priority == 1:
+        _queue_by_priority(w, r, slot)
+    else:
+        _insert_waiting(w, r, slot, NONE)
+
+
+@njit(cache=True)
+def _victim(w: World, r: int, priority: int) -> int:
+    """Whom a shortage of blocks preempts: the last running request, or the lowest priority's latest."""
+    at = w.reps[r].run_tail
+    if priority == 0:
+        return at
+    worst = w.reps[r].run_head
+    at = worst
+    while at != NONE:
+        a = w.slots[at]
+        b = w.slots[worst]
+        if a.prio > b.prio or (a.prio == b.prio and a.started_s > b.started_s):
+            worst = at
+        at = a.next
+    return worst
+
+
+@njit(cache=True)
+def _allocate_or_preempt(w: World, r: int) -> None:
+    """A step for which blocks run short: one request after the other gets its blocks or preempts for them."""
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    bs = be.block_size
+    slot = rep.run_head
+    while slot != NONE:
+        s = w.slots[slot]
+        if s.heap_pos != NONE:
+            computed = s.computed + rep.g - s.g_join
+            chunk = 1
+        else:
+            computed = s.computed
+            chunk = min(s.target - s.computed, be.budget - rep.n_decode)
+            if chunk <= 0:
+                break
+        held = max(s.blocks, _blocks_for(computed, bs))
+        need = _blocks_for(computed + chunk, bs) - held
+        gone = False
+        while need > rep.free:
+            victim = _victim(w, r, be.priority)
+            _preempt(w, r, victim, bs, be.caching, be.priority)
+            if victim == slot:
+                gone = True
+                break
+        if gone:
+            break
+        if need > 0:
+            take(w, r, need)
+            s.blocks = held + need
+        if s.heap_pos == NONE:
+            s.sched = chunk
+            if be.caching == 1:
+                cache_full(w, r, slot, s.computed + chunk, bs)
+        slot = s.next
+
+
+@njit(cache=True)
+def _plan_step_time(w: World, r: int, t: float) -> None:
+    """Times one step with all requests' tokens as they stand and makes it the stretch."""
+    rep = w.reps[r]
+    decodes = rep.n_decode
+    decode_context = rep.ctx + rep.n_decode
+    prefill = 0
+    prefill_context = 0
+    work = 0.0
+    slot = rep.pf_head
+    while slot != NONE:
+        s = w.slots[slot]
+        chunk = s.sched
+        if chunk == 1 and s.out_done > 0:
+            decodes += 1
+            decode_context += s.computed + 1
+        elif chunk > 0:
+            prefill += chunk
+            prefill_context += s.computed + chunk
+            work += chunk * (s.computed + 0.5 * (chunk + 1))
+        slot = s.next
+    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, decode_context, prefill_context, work)
+    rep.step_inc_s = 0.0
+    rep.k = 1
+    rep.mode = MIXED
+    rep.t0 = t
+    set_event(w, r, t + rep.step_s)
+
+
+@njit(cache=True)
+def _admit(w: World, r: int, budget: int) -> int:
+    """Admits waiting requests, each with its chunk, while they fit; returns how many."""
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    bs = be.block_size
+    admitted = 0
+    while budget > 0 and rep.wait_head != NONE and rep.n_running < be.max_num_seqs:
+        slot = rep.wait_head
+        s = w.slots[slot]
+        hits = 0
+        free_hits = 0
+        own = 0
+        if be.caching == 1:
+            if s.tail_shared == 1 and s.preempts > 0:
+                _flush_decoded(w, r)
+            hits, free_hits, own = lookup(w, r, slot, bs)
+        if _blocks_for(s.target, bs) - hits + free_hits > rep.free:
+            break
+        _remove_waiting(w, r, slot)
+        if be.caching == 1:
+            hit(w, r, slot, hits, own, bs)
+        s.computed = hits * bs
+        if s.preempts == 0:
+            s.cached = s.computed
+            rep.cached_tokens += s.computed
+        chunk = min(s.target - s.computed, budget)
+        need = _blocks_for(s.computed + chunk, bs) - hits
+        take(w, r, need)
+        s.blocks = hits + need
+        s.sched = chunk
+        if be.caching == 1:
+            cache_full(w, r, slot, s.computed + chunk, bs)
+        budget -= chunk
+        _append_running(w, r, slot)
+        if rep.pf_head == NONE:
+            rep.pf_head = slot
+        admitted += 1
+    return admitted
+
+
+@njit(cache=True)
+def _flush_decoded(w: World, r: int) -> None:
+    """Makes what running sequences have generated findable, for one that may share it (identical prompts)."""
+    rep = w.reps[r]
+    bs = w.backends[rep.backend].block_size
+    slot = rep.run_head
+    while slot != NONE:
+        s = w.slots[slot]
+        if s.heap_pos != NONE and s.tail_shared == 1:
+            computed = s.computed + rep.g - s.g_join
+            s.blocks = max(s.blocks, _blocks_for(computed, bs))
+            cache_full(w, r, slot, computed, bs)
+        slot = s.next
+
+
+@njit(cache=True)
+def plan(w: World, r: int, t: float) -> None:
+    """Schedules from time ``t`` on: one mixed step, or a stretch of like steps until something can change."""
+    account(w, r, t)
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    bs = be.block_size
+    rep.t0 = t
+    rep.prepaid = 0
+    if rep.n_running == 0 and rep.n_waiting == 0:
+        rep.mode = IDLE
+        rep.k = 0
+        set_event(w, r, NEVER)
+        return
+    partial = rep.pf_head
+    chunk = 0
+    chunk_blocks = 0
+    left = 0
+    if partial != NONE:
+        s = w.slots[partial]
+        left = s.target - s.computed
+        chunk = min(left, be.budget - rep.n_decode)
+        s.sched = chunk
+        chunk_blocks = _blocks_for(s.computed + chunk, bs) - s.blocks
+    step_blocks = w.phases[r, (-rep.g) % bs]
+    if step_blocks + chunk_blocks > rep.free:
+        _allocate_or_preempt(w, r)
+        rep.prepaid = 1
+        _plan_step_time(w, r, t)
+        return
+    spare = be.budget - rep.n_decode - chunk
+    if rep.wait_head != NONE and spare > 0 and rep.n_running < be.max_num_seqs:
+        take(w, r, step_blocks + chunk_blocks)
+        rep.prepaid = 1
+        if chunk > 0:
+            s = w.slots[partial]
+            s.blocks += chunk_blocks
+            if be.caching == 1:
+                cache_full(w, r, partial, s.computed + chunk, bs)
+        if _admit(w, r, spare) > 0 or chunk > 0:
+            _plan_step_time(w, r, t)
+            return
+    if rep.n_decode == 0 and chunk == 0:
+        # Waiting requests do not fit although nothing runs: only possible when one exceeds the whole cache.
+        rep.mode = IDLE
+        rep.k = 0
+        set_event(w, r, NEVER)
+        return
+    _plan_stretch(w, r, t, left, chunk)
+
+
+@njit(cache=True)
+def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
+    """Plans like steps: decodes alone, or decodes beside full chunks of one long prompt."""
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    bs = be.block_size
+    k = 1 << 40
+    if rep.n_decode > 0:
+        k = (w.finish[r, 0].key >> _ORDER) - rep.g
+    computed = 0
+    held = 0
+    if chunk > 0:
+        s = w.slots[rep.pf_head]
+        computed = s.computed
+        held = s.blocks
+        k = min(k, (left - 1) // chunk)
+        if k < 2 or rep.prepaid == 1:
+            if rep.prepaid == 0:
+                need = w.phases[r, (-rep.g) % bs] + _blocks_for(computed + chunk, bs) - held
+                take(w, r, need)
+                s.blocks = _blocks_for(computed + chunk, bs)
+                rep.prepaid = 1
+                if be.caching == 1:
+                    cache_full(w, r, rep.pf_head, computed + chunk, bs)
+            _plan_step_time(w, r, t)
+            return
+    waits_for_twin = rep.wait_head != NONE and w.slots[rep.wait_head].tail_shared == 1
+    if be.caching == 1 and waits_for_twin and w.slots[rep.wait_head].preempts > 0:
+        k = 1
+    # Blocks: at most one more per sequence and block of steps; look closer only when that bound does not fit.
+    free = rep.free
+    prepaid_blocks = 0
+    if rep.prepaid == 1:
+        prepaid_blocks = w.phases[r, (-rep.g) % bs]
+        free += prepaid_blocks
+    bound = rep.n_decode * _blocks_for(k, bs)
+    if chunk > 0:
+        bound += _blocks_for(k * chunk, bs) + 1
+    if bound > free:
+        low = 1
+        high = k
+        while low < high:
+            middle = (low + high + 1) >> 1
+            need = _new_blocks(w, r, middle, bs)
+            if chunk > 0:
+                need += _blocks_for(computed + middle * chunk, bs) - held
+            if need <= free:
+                low = middle
+            else:
+                high = middle - 1
+        k = low
+    work = chunk * (computed + 0.5 * (chunk + 1))
+    decode_context = rep.ctx + rep.n_decode
+    context = 0
+    if chunk > 0:
+        context = computed + chunk
+    rep.step_s = step_seconds(w, rep.backend, rep.n_decode, chunk, decode_context, context, work)
+    rep.step_inc_s = be.decode_context_s * rep.n_decode + be.prefill_context_s * chunk + be.attention_s * chunk * chunk
+    rep.k = k
+    rep.chunk = chunk
+    rep.mode = DECODE if chunk == 0 else CHUNKS
+    set_event(w, r, t + _stretch_s(rep.step_s, rep.step_inc_s, k))
+
+
+# --- the end of a stretch --------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def advance(w: World, r: int, t: float) -> None:
+    """Applies the stretch that ends at ``t``: tokens, blocks, inter-token times. Finishes are the loop's to collect."""
+    account(w, r, t)
+    rep = w.reps[r]
+    be = w.backends[rep.backend]
+    bs = be.block_size
+    k = rep.k
+    n = rep.n_decode
+    rep.steps += k
+    if n > 0:
+        need = _new_blocks(w, r, k, bs)
+        if rep.mode == MIXED:
+            need = 0  # paid for when it was planned
+        elif rep.prepaid == 1:
+            need -= w.phases[r, (-rep.g) % bs]
+        if need > 0:
+            take(w, r, need)
+        rep.g += k
+        rep.ctx += k * n
+        rep.decode_tokens += k * n
+        if t >= w.state[0].warmup_s:
+            for c in range(len(w.classes)):
+                if w.decode_cls[r, c] > 0:
+                    add_steps(w, c, rep.backend, rep.step_s, rep.step_inc_s, k, w.decode_cls[r, c])
+    else:
+        rep.g += k
+    if rep.mode == CHUNKS:
+        slot = rep.pf_head
+        s = w.slots[slot]
+        s.computed += k * rep.chunk
+        s.prefilled += k * rep.chunk
+        rep.prefill_tokens += k * rep.chunk
+        held = _blocks_for(s.computed, bs)
+        take(w, r, held - s.blocks)
+        s.blocks = held
+        if be.caching == 1:
+            cache_full(w, r, slot, s.computed, bs)
+    elif rep.mode == MIXED:
+        _advance_prefills(w, r, t, bs)
+    rep.mode = PLAN
+    rep.k = 0
+    rep.prepaid = 0
+    rep.t0 = t
+    set_event(w, r, t)
+
+
+@njit(cache=True)
+def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
+    """Moves the prompts of a mixed step on; those computed to their end have made a token and decode from now on."""
+    rep = w.reps[r]
+    slot = rep.pf_head
+    while slot != NONE:
+        s = w.slots[slot]
+        after = s.next
+        s.computed += s.sched
+        s.prefilled += s.sched
+        rep.prefill_tokens += s.sched
+        s.sched = 0
+        if s.computed < s.target:
+            break
+        rep.pf_head = after
+        s.out_done += 1
+        if s.out_done == 1:
+            s.first_s = t + w.backends[rep.backend].overhead_s
+        else:
+            rep.decode_tokens += 1
+            if t >= w.state[0].warmup_s:
+                add_time(w, ITL, s.cls, rep.backend, t - s.last_s, 1)
+        _join_decode(w, r, slot, block_size)
+        slot = after
+
+
+@njit(cache=True)
+def pop_finished(w: World, r: int) -> int:
+    """The next sequence that has all its tokens, off the replica and its blocks freed; NONE when there is none."""
+    rep = w.reps[r]
+    if rep.heap_n == 0 or (w.finish[r, 0].key >> _ORDER) > rep.g:
+        return NONE
+    slot = w.finish[r, 0].slot
+    be = w.backends[rep.backend]
+    _leave_decode(w, r, slot, be.block_size)
+    _remove_running(w, r, slot)
+    release(w, r, slot, w.slots[slot].computed, be.block_size, be.caching, 0)
+    return slot

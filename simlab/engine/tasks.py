@@ -1,0 +1,236 @@
+"""Tasks: what a request is made of when it arrives, and what its user does when it is answered."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from simlab.draws.counter import key, uniform
+from simlab.draws.distribution import draw
+from simlab.engine.arrays import (
+    FOR_DOCUMENT,
+    FOR_OUTPUT,
+    FOR_PROMPT,
+    FOR_TENANT,
+    FOR_THINK,
+    FOR_TURNS,
+    FREE,
+    NONE,
+    T_NEXT,
+    THINKING,
+    World,
+)
+from simlab.engine.heaps import push_timer
+from simlab.engine.kvcache import disown_run
+
+
+@njit(cache=True)
+def draw_alias(w: World, at: int, n: int, u: float) -> int:
+    """One of n items by an alias table (Walker 1977) of (threshold, alias) pairs at ``at``."""
+    x = u * n
+    i = min(int(x), n - 1)
+    if x - i < w.tables[at + 2 * i]:
+        return i
+    return int(w.tables[at + 2 * i + 1])
+
+
+@njit(cache=True)
+def new_slot(w: World, c: int) -> int:
+    """Takes a slot for a task of class ``c``; the loop has made sure that there is one."""
+    state = w.state[0]
+    slot = state.free_slot
+    if slot != NONE:
+        state.free_slot = w.slots[slot].next
+    else:
+        slot = state.n_slots
+        state.n_slots += 1
+    s = w.slots[slot]
+    s.cls = c
+    s.segs = NONE
+    s.seg_tokens = 0
+    s.refs = NONE
+    s.n_refs = 0
+    s.run = NONE
+    s.heap_pos = NONE
+    s.link = 0
+    s.session = NONE
+    s.turn = 0
+    s.turns = 1
+    s.history = 0
+    s.tail_shared = 0
+    s.prio = w.classes[c].prio
+    return slot
+
+
+@njit(cache=True)
+def drop_segments(w: World, slot: int) -> None:
+    """Gives the prompt's segments back."""
+    state = w.state[0]
+    s = w.slots[slot]
+    while s.segs != NONE:
+        after = w.segs[s.segs].next
+        w.segs[s.segs].next = state.free_seg
+        state.free_seg = s.segs
+        s.segs = after
+    s.seg_tokens = 0
+
+
+@njit(cache=True)
+def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens: int) -> tuple[int, int]:
+    """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
+    state = w.state[0]
+    s = w.slots[slot]
+    seg = state.free_seg
+    if seg != NONE:
+        state.free_seg = w.segs[seg].next
+    else:
+        seg = state.n_segs
+        state.n_segs += 1
+    s.seg_tokens += tokens
+    w.segs[seg].key = key(chain, ident)
+    w.segs[seg].end = s.seg_tokens
+    w.segs[seg].next = NONE
+    if last == NONE:
+        s.segs = seg
+    else:
+        w.segs[last].next = seg
+    return seg, key(w.segs[seg].key, tokens)
+
+
+@njit(cache=True)
+def _compose(w: World, slot: int) -> None:
+    """Draws the content of a generated request: tenant, lengths, shared segments."""
+    s = w.slots[slot]
+    cls = w.classes[s.cls]
+    if cls.joint_n > 0:
+        i = cls.joint_at + min(int(uniform(key(s.task, FOR_PROMPT)) * cls.joint_n), cls.joint_n - 1)
+        s.prompt = w.joint[i, 0]
+        s.output = w.joint[i, 1]
+    else:
+        s.prompt = max(1, int(draw(w.dists, w.tables, cls.prompt, uniform(key(s.task, FOR_PROMPT))) + 0.5))
+        s.output = max(1, int(draw(w.dists, w.tables, cls.output, uniform(key(s.task, FOR_OUTPUT))) + 0.5))
+    if cls.segmented == 1 and (s.turn == 0 or cls.users > 0):
+        drop_segments(w, slot)
+        last = NONE
+        chain = key(0, 0)
+        if cls.system_tokens > 0:
+            last, chain = _add_segment(w, slot, last, chain, cls.system_id, cls.system_tokens)
+        if cls.documents > 0:
+            document = draw_alias(w, cls.document_alias_at, cls.documents, uniform(key(s.task, FOR_DOCUMENT)))
+            ident = key(cls.system_id, document + 1)
+            last, chain = _add_segment(w, slot, last, chain, ident, cls.document_tokens)
+        if cls.turns != NONE:
+            s.tail = key(chain, s.task)
+            s.tail_shared = 1
+    s.prompt += s.seg_tokens + s.history
+
+
+@njit(cache=True)
+def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
+    """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
+    s = w.slots[slot]
+    last = NONE
+    chain = key(0, 0)
+    for j in range(w.feed_ptr[c, i], w.feed_ptr[c, i + 1]):
+        tokens = w.feed_seg[c, j, 1]
+        if tokens > 0:
+            last, chain = _add_segment(w, slot, last, chain, w.feed_seg[c, j, 0], tokens)
+    if s.seg_tokens > 0 and s.seg_tokens >= s.prompt:
+        s.tail = key(chain, 0)
+        s.tail_shared = 1
+
+
+@njit(cache=True)
+def arrive(w: World, c: int, t: float) -> int:
+    """Makes the next task of class ``c``'s feed; returns its slot."""
+    state = w.state[0]
+    cls = w.classes[c]
+    slot = new_slot(w, c)
+    s = w.slots[slot]
+    s.seq = cls.seq
+    s.task = key(key(state.seed, cls.stream), cls.seq)
+    if cls.explicit == 1:
+        s.prompt = max(1, w.feed_len[c, cls.feed_at, 0])
+        s.output = max(1, w.feed_len[c, cls.feed_at, 1])
+        if cls.segmented == 1:
+            _copy_segments(w, slot, c, cls.feed_at)
+    else:
+        if cls.turns != NONE:
+            s.session = cls.seq
+            s.turns = max(1, int(draw(w.dists, w.tables, cls.turns, uniform(key(s.task, FOR_TURNS))) + 0.5))
+        _compose(w, slot)
+    s.tenant = draw_alias(w, cls.tenant_alias_at, cls.tenants, uniform(key(s.task, FOR_TENANT)))
+    cls.seq += 1
+    cls.feed_at += 1
+    begin(w, slot, t)
+    return slot
+
+
+@njit(cache=True)
+def begin(w: World, slot: int, t: float) -> None:
+    """The composed task reaches the gateway."""
+    state = w.state[0]
+    s = w.slots[slot]
+    s.arrival_s = t
+    s.attempt = 0
+    state.in_flight += 1
+    if state.in_flight > state.peak_in_flight:
+        state.peak_in_flight = state.in_flight
+    w.tasks[1, s.cls].arrived += 1
+    if t >= state.warmup_s:
+        w.tasks[0, s.cls].arrived += 1
+        w.tenants[w.classes[s.cls].tenant_base + s.tenant].arrived += 1
+
+
+@njit(cache=True)
+def next_turn(w: World, slot: int, t: float) -> None:
+    """A user who was thinking sends the next request of the session or of the closed loop."""
+    state = w.state[0]
+    s = w.slots[slot]
+    cls = w.classes[s.cls]
+    owner = key(key(state.seed, cls.stream), s.session)
+    if cls.users > 0:
+        s.turn += 1
+        s.tenant = draw_alias(w, cls.tenant_alias_at, cls.tenants, uniform(key(owner, FOR_TENANT)))
+    s.task = key(owner, s.turn)
+    s.seq = cls.seq
+    cls.seq += 1
+    _compose(w, slot)
+    begin(w, slot, t)
+
+
+@njit(cache=True)
+def think(w: World, slot: int, t: float) -> None:
+    """The user reads and thinks; the next request comes when the timer goes off."""
+    s = w.slots[slot]
+    cls = w.classes[s.cls]
+    wait = 0.0
+    if cls.think != NONE:
+        wait = draw(w.dists, w.tables, cls.think, uniform(key(s.task, FOR_THINK)))
+    s.state = THINKING
+    s.gen += 1
+    push_timer(w, t + wait, slot, T_NEXT)
+
+
+@njit(cache=True)
+def leave(w: World, slot: int, t: float, success: bool) -> None:
+    """The task is over: its user thinks on, or its slot is free again."""
+    state = w.state[0]
+    s = w.slots[slot]
+    cls = w.classes[s.cls]
+    state.in_flight -= 1
+    disown_run(w, slot)
+    if cls.users > 0:
+        think(w, slot, t)
+        return
+    if success and s.turn + 1 < s.turns:
+        history = s.prompt + s.output - s.seg_tokens
+        if cls.max_context == 0 or history + s.seg_tokens < cls.max_context:
+            s.turn += 1
+            s.history = history
+            think(w, slot, t)
+            return
+    drop_segments(w, slot)
+    s.state = FREE
+    s.gen += 1
+    s.next = state.free_slot
+    state.free_slot = slot
