@@ -1,0 +1,52 @@
+"""Endpoints of API providers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from simlab.scenario.base import Fault, Model
+from simlab.scenario.dist import SecondsDist
+from simlab.scenario.units import Count, PerMinute, Ratio, Seconds, UsdPerMtok
+
+
+class ApiPrice(Model):
+    """Your own token prices, instead of the provider's list."""
+
+    input_usd_per_mtok: UsdPerMtok = Field(ge=0, description="prompt tokens, USD per million")
+    output_usd_per_mtok: UsdPerMtok = Field(ge=0, description="output tokens, USD per million")
+    cached_input_usd_per_mtok: Annotated[UsdPerMtok, Field(ge=0)] | None = Field(
+        None, description="prompt tokens read from the provider's cache, USD per million; none: as other prompt tokens"
+    )
+
+
+class Api(Model):
+    """One model at one provider: how long it takes, what it refuses, what it costs."""
+
+    provider: str = Field(min_length=1, description="provider as in genai-prices, e.g. openai, anthropic, together")
+    model: str = Field(min_length=1, description="the provider's name of the model, e.g. gpt-4.1-mini")
+    ttft: SecondsDist = Field(description="time to first token, s, without the part that grows with the prompt")
+    ttft_per_prompt_token: Seconds = Field(0.0, ge=0, description="added to it for each prompt token, s")
+    itl: SecondsDist = Field(description="time per output token after the first, s; drawn once a request")
+    concurrency: Annotated[Count, Field(ge=1)] | None = Field(
+        None, description="requests the endpoint works on at once; none: no limit"
+    )
+    when_full: Literal["queue", "reject"] = Field("queue", description="what happens to a request above `concurrency`")
+    rpm: Annotated[PerMinute, Field(gt=0)] | None = Field(
+        None, description="requests a minute, then 429 (a token bucket of one minute); none: no limit"
+    )
+    tpm: Annotated[PerMinute, Field(gt=0)] | None = Field(
+        None, description="tokens a minute, prompt and output, then 429; none: no limit"
+    )
+    error_probability: Ratio = Field(0.0, description="share of attempts that fail with a server error")
+    price: ApiPrice | None = Field(None, description="token prices; none: the provider's list prices (genai-prices)")
+    cached_input_ratio: Ratio = Field(
+        0.0, description="share of a prompt's shared-prefix tokens that is billed at the cached price"
+    )
+
+    def checks(self) -> Iterator[Fault]:
+        """A queue needs a limit to wait for."""
+        if self.when_full == "reject" and self.concurrency is None:
+            yield Fault(("when_full",), "read reject, but there is no limit to be above; give concurrency too")

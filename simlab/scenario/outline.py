@@ -1,0 +1,121 @@
+"""The names a scenario defines, and whether everything that refers to one refers to one that is there.
+
+The outline is taken from a parsed scenario, or from the parts of a broken one that can be read, so that a wrong route
+is reported beside a wrong rate and not after it is repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simlab.names import nearest
+from simlab.scenario.base import Fault
+from simlab.scenario.gateway import Route
+from simlab.scenario.operations import Operation
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What cross-references need to know.
+
+    Attributes:
+        classes, pools, apis: names, in file order.
+        routes: the gateway's routes; None for one that could not be read.
+        operations: likewise.
+        horizon_s, warmup_s, window_s: None when they could not be read.
+    """
+
+    classes: Sequence[str]
+    pools: Sequence[str]
+    apis: Sequence[str]
+    routes: Sequence[Route | None]
+    operations: Sequence[Operation | None]
+    horizon_s: float | None
+    warmup_s: float | None
+    window_s: float | None
+
+    @property
+    def backends(self) -> list[str]:
+        """Pools, then APIs."""
+        return [*self.pools, *self.apis]
+
+
+def faults(outline: Outline) -> Iterator[Fault]:
+    """Yields every reference that leads nowhere and every time outside the horizon."""
+    yield from _names(outline)
+    yield from _routes(outline)
+    yield from _times(outline)
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The second half of an "unknown name" message: the nearest names, or all that there are."""
+    if not known:
+        return "none is defined"
+    near = nearest(name, known, count=1)
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return f"did you mean {near[0]!r}? There are: {listed}" if near else f"there are: {listed}"
+
+
+def _names(outline: Outline) -> Iterator[Fault]:
+    if not outline.classes:
+        yield Fault(("workload",), "no workload class is defined; give at least one, e.g. workload: {chat: {…}}")
+    if not outline.backends:
+        yield Fault((), "no backend is defined; give at least one entry in pools or apis")
+    for name in outline.apis:
+        if name in outline.pools:
+            yield Fault(("apis", name), f"{name!r} is also the name of a pool; backends need different names")
+
+
+def _routes(outline: Outline) -> Iterator[Fault]:
+    if not outline.routes and len(outline.backends) > 1:
+        yield Fault(
+            ("gateway", "routes"),
+            f"there are {len(outline.backends)} backends and no route; say where requests go, e.g. "
+            f"routes: [{{to: {{{outline.backends[0]}: 1}}}}]",
+        )
+    taken: set[str] = set()
+    for i, route in enumerate(outline.routes):
+        if route is None:
+            taken.update(outline.classes)  # it may have taken any
+            continue
+        for j, name in enumerate(route.classes):
+            if name not in outline.classes:
+                message = f"read {name!r}, which is no workload class; {suggest(name, outline.classes)}"
+                yield Fault(("gateway", "routes", i, "classes", j), message)
+        for backend in route.to:
+            if backend not in outline.backends:
+                message = f"read {backend!r}, which is no backend; {suggest(backend, outline.backends)}"
+                yield Fault(("gateway", "routes", i, "to", backend), message)
+        taken.update(route.classes or outline.classes)
+    for name in outline.classes:
+        if outline.routes and name not in taken:
+            yield Fault(
+                ("gateway", "routes"),
+                f"no route takes class {name!r}; name it in a route, or end with one without classes",
+            )
+
+
+def _times(outline: Outline) -> Iterator[Fault]:
+    horizon = outline.horizon_s
+    for name, value in (("warmup", outline.warmup_s), ("window", outline.window_s)):
+        if horizon is None or value is None:
+            continue
+        if value > horizon or (name == "warmup" and value == horizon):
+            yield Fault((name,), f"read {value:g} s, but horizon is {horizon:g} s; {name} must be shorter")
+    for i, operation in enumerate(outline.operations):
+        if operation is None:
+            continue
+        if operation.pool not in outline.pools:
+            message = f"read {operation.pool!r}, which is no pool; {suggest(operation.pool, outline.pools)}"
+            yield Fault(("operations", i, "pool"), message)
+        if horizon is not None and operation.at > horizon:
+            message = f"read {operation.at:g} s, after the horizon ({horizon:g} s); it would never happen"
+            yield Fault(("operations", i, "at"), message)
+
+
+def keys(data: Mapping[str, Any], section: str) -> list[str]:
+    """The names defined in one section of raw data; none when it is not a mapping."""
+    value = data.get(section)
+    return [str(key) for key in value] if isinstance(value, Mapping) else []

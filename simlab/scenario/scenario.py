@@ -1,0 +1,122 @@
+"""The scenario: what one file describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic_core import PydanticCustomError
+
+from simlab.scenario.apis import Api
+from simlab.scenario.base import Fault, Model, Name
+from simlab.scenario.gateway import Gateway
+from simlab.scenario.operations import Operation
+from simlab.scenario.outline import Outline, faults
+from simlab.scenario.pools import Pool
+from simlab.scenario.slo import Budget, Slo
+from simlab.scenario.units import Seconds
+from simlab.scenario.workload import WorkloadClass
+
+
+def _moment(raw: Any) -> datetime:
+    # pydantic would take a number as seconds since 1970, and nobody writes that.
+    if isinstance(raw, datetime):
+        moment = raw
+    else:
+        try:
+            moment = datetime.fromisoformat(raw)
+        except (TypeError, ValueError):
+            raise PydanticCustomError("quantity", "not a date and time: write e.g. '2026-01-05T00:00:00'") from None
+    if moment.tzinfo is not None:
+        raise PydanticCustomError(
+            "quantity", "it has a time zone: write it without, in the local time of the profiles' hours"
+        )
+    return moment
+
+
+class Scenario(Model):
+    """A deployment and its traffic, over a stretch of time."""
+
+    schema_version: Literal[1] = Field(1, alias="schema", description="version of this format")
+    name: str = Field("scenario", min_length=1, max_length=120, description="name, for tables and reports; in a file: "
+                      "its file name when left out")
+    description: str = Field("", description="what it is about, for people")
+    horizon: Seconds = Field(3600.0, gt=0, description="how much time is simulated, s")
+    warmup: Seconds = Field(0.0, ge=0, description="cut from the metrics at the start, not from the cost, s")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all random draws")
+    start: Annotated[datetime, BeforeValidator(_moment)] = Field(
+        datetime(2026, 1, 5), description="date and time of the start, for profiles by hour and day; a Monday"
+    )
+    window: Annotated[Seconds, Field(gt=0)] | None = Field(
+        None, description="width of the windows of metrics over time, s; none: a sixtieth of the horizon"
+    )
+    workload: dict[Name, WorkloadClass] = Field(description="workload classes by name; at least one")
+    pools: dict[Name, Pool] = Field({}, description="self-hosted pools by name")
+    apis: dict[Name, Api] = Field({}, description="API endpoints by name")
+    gateway: Gateway = Field(Gateway(), description="routes, timeout, retries")
+    slo: Slo | None = Field(None, description="latency objectives of every class that has none of its own")
+    budget: Budget | None = Field(None, description="what may be spent; none: no limit")
+    operations: list[Operation] = Field([], description="planned operations on pools")
+    variants: dict[Name, list[Annotated[dict[str, Any], Field(min_length=1, max_length=1)]]] = Field(
+        {}, description="named lists of changes, each item one `dotted.path: value`; chosen with --variant"
+    )
+
+    _source: Path | None = PrivateAttr(None)
+    _variant: str | None = PrivateAttr(None)
+
+    @property
+    def source(self) -> Path | None:
+        """The file it was read from; None when it was not."""
+        return self._source
+
+    @property
+    def variant(self) -> str | None:
+        """The variant it was read as; None for the scenario as written."""
+        return self._variant
+
+    @property
+    def base_dir(self) -> Path | None:
+        """Where relative files are looked for; None without a source."""
+        return None if self._source is None else self._source.parent
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Pools, then APIs, in file order."""
+        return (*self.pools, *self.apis)
+
+    @property
+    def window_s(self) -> float:
+        """Width of the metrics' windows, s."""
+        return self.horizon / 60.0 if self.window is None else self.window
+
+    def slo_of(self, name: str) -> Slo | None:
+        """The objectives that hold for a workload class."""
+        return self.workload[name].slo or self.slo
+
+    def route_of(self, name: str) -> dict[str, float]:
+        """Backends and shares (summing to 1) of the requests of a workload class."""
+        if not self.gateway.routes:
+            return {self.backends[0]: 1.0}
+        route = next(route for route in self.gateway.routes if not route.classes or name in route.classes)
+        total = sum(route.to.values())
+        return {backend: weight / total for backend, weight in route.to.items() if weight > 0}
+
+    def checks(self) -> Iterator[Fault]:
+        """References lead somewhere, times lie inside the horizon."""
+        yield from faults(self.outline())
+
+    def outline(self) -> Outline:
+        """Its names and references."""
+        return Outline(
+            classes=list(self.workload),
+            pools=list(self.pools),
+            apis=list(self.apis),
+            routes=self.gateway.routes,
+            operations=self.operations,
+            horizon_s=self.horizon,
+            warmup_s=self.warmup,
+            window_s=self.window,
+        )
