@@ -21,9 +21,6 @@ _SUFFIX = {
     "1/s": "/s",
     "tokens/s": " tok/s",
     "GPU h": " h",
-    "USD/month": "/month",
-    "USD/Mtok": "/Mtok",
-    "USD/task": "",
 }
 
 

@@ -22,7 +22,7 @@ from simlab.results.words import digits, interval, number, percent, usd
         (0.0021, "USD", "$0.00210"),
         (9870.4, "USD", "$9,870"),
         (1_234_567.0, "USD", "$1.23M"),
-        (12.345, "USD/Mtok", "$12.3/Mtok"),
+        (12.345, "USD/Mtok", "$12.3"),
         (0.992, "ratio", "99.2%"),
         (0.99996, "ratio", "99.9960%"),
         (1.0, "ratio", "100.0%"),

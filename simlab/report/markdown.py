@@ -1,0 +1,45 @@
+"""A result as Markdown, for a pull request or a wiki, and its metrics as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from simlab.report.view import Table, tables
+from simlab.results import Result
+
+
+def markdown(result: Result) -> str:
+    """The result as GitHub-flavoured Markdown: headline, verdict, tables, assumptions."""
+    parts = [f"**{_escaped(result.headline)}**"]
+    if result.verdict.checks:
+        parts.append("\n".join(f"- {_escaped(check.sentence)}" for check in result.verdict.checks))
+    parts += [_table(table) for table in tables(result, full=True)]
+    parts.append("### Taken for granted\n\n" + "\n".join(f"- {_escaped(line)}" for line in result.assumptions))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    """One table, with its title as a heading."""
+    rule = ["---" if i == 0 or i in table.left else "---:" for i in range(len(table.columns))]
+    lines = [table.columns, rule, *table.rows]
+    body = "\n".join("| " + " | ".join(_escaped(cell.strip()) for cell in line) + " |" for line in lines)
+    return f"### {table.title}\n\n{body}"
+
+
+def _escaped(text: str) -> str:
+    """Text with Markdown's own signs made harmless; dollars too, which some viewers take for mathematics."""
+    for sign in "\\`*_|<$":
+        text = text.replace(sign, f"\\{sign}" if sign != "<" else "&lt;")
+    return text
+
+
+def metrics_csv(result: Result) -> str:
+    """The metrics as CSV: metric, value, low, high, unit; full precision, empty where unknown."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["metric", "value", "low", "high", "unit"])
+    for name, found in result.estimates.items():
+        numbers = ("" if number is None else repr(number) for number in (found.value, found.low, found.high))
+        writer.writerow([name, *numbers, found.unit])
+    return out.getvalue()

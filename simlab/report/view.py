@@ -1,0 +1,232 @@
+"""What a report shows, as plain tables of text; terminal, Markdown and HTML render the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from simlab.results import Estimate, Result, words
+
+LATENCY_NAMES = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E"}
+"""Latencies by the field's own names."""
+
+MOST_TENANTS = 12
+"""Tenants shown in a table, the dearest first; all of them are in the JSON."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of text; the first column is left-aligned, the others right-aligned unless `left` says so.
+
+    Args:
+        title: what it shows.
+        columns: column heads.
+        rows: one text for each column.
+        left: indices of further columns of words.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[int, ...] = ()
+
+
+_ROWS: tuple[tuple[str, str], ...] = (
+    ("tasks", "Tasks"),
+    ("success_ratio", "Succeeded"),
+    ("slo_ratio", "Met the SLO"),
+    ("goodput_rps", "Goodput (met the SLO)"),
+    ("throughput_rps", "Throughput"),
+    ("in_flight", "Unfinished at the horizon"),
+    ("error_ratio", "Attempts with an error"),
+    ("retries", "Retries"),
+    ("prompt_tokens", "Prompt tokens"),
+    ("output_tokens", "Output tokens"),
+    ("output_tokens_per_s", "Output rate"),
+    ("prefix_hit_ratio", "Prompt tokens from cache"),
+    ("gpu_hours", "GPU hours billed"),
+    ("gpu_utilization", "GPUs busy"),
+    ("kv_utilization", "KV cache in use"),
+    ("preemptions", "Preemptions"),
+    ("cost_usd", "Cost of the run"),
+    ("idle_usd", "  of it idle GPUs"),
+    ("cost_usd_per_month", "Cost a month"),
+    ("cost_per_success_usd", "Cost per successful task"),
+    ("usd_per_mtok", "Cost per million tokens"),
+)
+
+_ONLY_IF_ANY = frozenset(
+    {"in_flight", "error_ratio", "retries", "prefix_hit_ratio", "gpu_hours", "preemptions", "idle_usd"}
+)
+"""Rows that are left out when they are zero: they do not concern this scenario."""
+
+
+def estimate(value: Estimate) -> str:
+    """A number with its interval: '784 ms (754–814)'."""
+    ends = words.interval(value)
+    text = words.number(value.value, value.unit)
+    return f"{text} ({ends})" if ends and not _certain(value) else text
+
+
+def _certain(value: Estimate) -> bool:
+    """Whether the interval says no more than the number."""
+    return value.low == value.high
+
+
+def summary(result: Result) -> Table:
+    """What matters, each with its interval."""
+    rows = []
+    for name, label in _ROWS:
+        found = result.estimates[name]
+        least = 0.002 * (result["tasks"].value or 0.0) if name == "in_flight" else 0.0
+        if found.value is None or (name in _ONLY_IF_ANY and found.value <= least):
+            continue
+        value = words.number(found.value, found.unit)
+        rows.append((label, value, "" if _certain(found) else words.interval(found)))
+    return Table("What matters", ("", "value", "95% interval"), tuple(rows))
+
+
+def latencies(result: Result) -> Table:
+    """The four latencies by quantile and mean."""
+    kinds = ("p50", "p95", "p99", "mean")
+    rows = tuple(
+        (label, *(estimate(result.estimates[f"{name}_s_{kind}"]) for kind in kinds))
+        for name, label in LATENCY_NAMES.items()
+        if result.estimates[f"{name}_s_mean"].value is not None
+    )
+    return Table("Latency of successful tasks", ("", *kinds), rows)
+
+
+Columns = tuple[tuple[str, str, str], ...]
+"""Columns of a breakdown: (head, column of the row, unit)."""
+
+_BACKEND_COLUMNS: Columns = (
+    ("attempts", "attempts", "tasks"),
+    ("errors", "error_ratio", "ratio"),
+    ("TTFT p95", "ttft_s_p95", "s"),
+    ("ITL p95", "itl_s_p95", "s"),
+    ("E2E p95", "e2e_s_p95", "s"),
+    ("running", "running_mean", "requests"),
+    ("waiting", "waiting_mean", "requests"),
+    ("replicas", "replicas_mean", "requests"),
+    ("busy", "gpu_utilization", "ratio"),
+    ("KV used", "kv_utilization", "ratio"),
+)
+
+_MONEY_COLUMNS: Columns = (
+    ("GPU hours", "gpu_hours", "GPU h"),
+    ("API", "api_usd", "USD"),
+    ("GPUs", "gpu_usd", "USD"),
+    ("of it idle", "idle_usd", "USD"),
+    ("operations", "operations_usd", "USD"),
+    ("cost/month", "cost_usd_per_month", "USD"),
+    ("per success", "cost_per_success_usd", "USD"),
+    ("per Mtok", "usd_per_mtok", "USD"),
+)
+
+_ONLY_POOLS = frozenset({"gpu_hours", "gpu_usd", "idle_usd", "replicas_mean"})
+"""Columns in which an API has nothing: a zero there would be a claim."""
+
+_GROUP_COLUMNS: Columns = (
+    ("tasks", "tasks", "tasks"),
+    ("succeeded", "success_ratio", "ratio"),
+    ("SLO met", "slo_ratio", "ratio"),
+    ("TTFT p95", "ttft_s_p95", "s"),
+    ("E2E p95", "e2e_s_p95", "s"),
+    ("cost/month", "cost_usd_per_month", "USD"),
+    ("share", "cost_share", "ratio"),
+    ("per success", "cost_per_success_usd", "USD"),
+    ("per Mtok", "usd_per_mtok", "USD"),
+)
+
+_TENANT_COLUMNS = tuple(
+    (label.replace("p95", "mean"), name.replace("p95", "mean"), unit) for label, name, unit in _GROUP_COLUMNS
+)
+
+
+def backends(result: Result) -> Table:
+    """How each backend fared."""
+    return _rows(result, "backend", "Backends", _BACKEND_COLUMNS, _backend_cell)
+
+
+def money(result: Result) -> Table:
+    """What each backend cost in the run, a month and for what it delivered."""
+    return _rows(result, "backend", "Where the money goes", _MONEY_COLUMNS, _backend_cell)
+
+
+def _backend_cell(row: dict[str, Any], name: str, unit: str) -> str:
+    """One cell of a backend's row."""
+    absent = _ONLY_POOLS if row["kind"] == "api" else ("api_usd",)
+    return words.UNKNOWN if name in absent else words.number(row[name], unit)
+
+
+def groups(result: Result, key: str) -> Table:
+    """One row for each feature, class or tenant; of many tenants the dearest."""
+    columns = _TENANT_COLUMNS if key == "tenant" else _GROUP_COLUMNS
+    titles = {"feature": "Features", "class": "Workload classes", "tenant": "Tenants"}
+    table = _rows(result, key, titles[key], columns, lambda row, name, unit: words.number(row[name], unit))
+    if key == "tenant" and len(table.rows) > MOST_TENANTS:
+        title = f"Tenants (the {MOST_TENANTS} dearest of {len(table.rows)})"
+        return Table(title, table.columns, table.rows[:MOST_TENANTS])
+    return table
+
+
+def _rows(
+    result: Result,
+    key: str,
+    title: str,
+    columns: Columns,
+    cell: Callable[[dict[str, Any], str, str], str],
+) -> Table:
+    """A breakdown as a table, without the columns that say nothing anywhere."""
+    found = result.rows(key)
+    if key == "tenant":
+        found.sort(key=lambda row: -float(row["cost_usd"]))
+    heads, columns_of_text = [key], [[str(row[key]) for row in found]]
+    for label, name, unit in columns:
+        texts = [cell(row, name, unit) for row in found]
+        if any(text != words.UNKNOWN for text in texts):
+            heads.append(label)
+            columns_of_text.append(texts)
+    return Table(title, tuple(heads), tuple(zip(*columns_of_text, strict=True)))
+
+
+def profiles(result: Result) -> Table:
+    """How fast each backend was taken to be, and how well that is known."""
+    rows = tuple(
+        (item["backend"], item["name"], item["kind"], item["error"] or "not stated") for item in result.profiles
+    )
+    return Table("Speed profiles", ("backend", "profile", "kind", "held-out error"), rows, left=(1, 2, 3))
+
+
+def prices(result: Result) -> Table:
+    """Each price that was used, with source and date."""
+    rows = [(item["backend"], _price(item), item["source"], item["as_of"] or words.UNKNOWN) for item in result.prices]
+    rows += [(item["backend"], f"no price known for {item['what']}", "", "") for item in result.unpriced]
+    return Table("Prices", ("backend", "price", "source", "as of"), tuple(rows), left=(1, 2, 3))
+
+
+def _price(item: dict[str, Any]) -> str:
+    """One price in words."""
+    if "usd_per_gpu_hour" in item:
+        return f"${item['usd_per_gpu_hour']:,.2f} per {item['gpu'] or 'GPU'} hour"
+    parts = {"in": item["input_usd_per_mtok"], "cached in": item["cached_input_usd_per_mtok"]}
+    if parts["cached in"] == parts["in"]:
+        del parts["cached in"]
+    parts["out"] = item["output_usd_per_mtok"]
+    texts = [f"${usd:,.2f} {what}" if round(usd, 2) == usd else f"${usd:g} {what}" for what, usd in parts.items()]
+    return " · ".join(texts) + " per million tokens"
+
+
+def tables(result: Result, *, full: bool = False) -> list[Table]:
+    """The tables of a report in their order; features, classes and tenants only where there are several, or `full`."""
+    shown = [summary(result), latencies(result), backends(result), money(result)]
+    for key in ("feature", "class", "tenant"):
+        several = len(result.rows(key)) > 1
+        # A feature a class is the usual case: one of the two tables says all.
+        doubled = key == "feature" and len(result.rows("class")) == len(result.rows("feature"))
+        if several and not doubled and (full or key != "tenant"):
+            shown.append(groups(result, key))
+    shown += [profiles(result), prices(result)]
+    return [table for table in shown if table.rows]
