@@ -30,8 +30,9 @@ class JointTable:
             np.maximum(np.asarray(prompt, dtype=np.int64), 1), np.maximum(np.asarray(output, dtype=np.int64), 1)
         )
         if len(table.prompt) == 0 or table.prompt.shape != table.output.shape or table.prompt.ndim != 1:
-            raise ValueError(f"a joint table needs as many prompts as outputs, got {len(table.prompt)} and "
-                             f"{len(table.output)}")
+            raise ValueError(
+                f"a joint table needs as many prompts as outputs, got {len(table.prompt)} and {len(table.output)}"
+            )
         return table
 
     @property

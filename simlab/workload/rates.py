@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from simlab.scenario import RateProfile
 
-MONTH_S = 30.0 * 86400.0
-"""The month of ``growth_per_month``, in seconds: 30 days."""
+MONTH_S = 730.0 * 3600.0
+"""The month of ``growth_per_month``, in seconds: 730 h, a twelfth of a year."""
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
@@ -61,7 +61,11 @@ def piece_bounds(edges: NDArray[np.float64], period_s: float, index: int) -> tup
 
 @njit(cache=True)
 def integrate(
-    edges: NDArray[np.float64], multipliers: NDArray[np.float64], period_s: float, base: float, growth: float,
+    edges: NDArray[np.float64],
+    multipliers: NDArray[np.float64],
+    period_s: float,
+    base: float,
+    growth: float,
     t_s: float,
 ) -> float:
     """``Λ(t_s)``: expected arrivals in [0, t_s]."""
@@ -77,8 +81,13 @@ def integrate(
 
 @njit(cache=True)
 def invert(
-    edges: NDArray[np.float64], multipliers: NDArray[np.float64], period_s: float, base: float, growth: float,
-    mass: float, limit_s: float,
+    edges: NDArray[np.float64],
+    multipliers: NDArray[np.float64],
+    period_s: float,
+    base: float,
+    growth: float,
+    mass: float,
+    limit_s: float,
 ) -> float:
     """The first t with ``Λ(t) >= mass``, or infinity when it lies beyond ``limit_s``."""
     before = 0.0
@@ -115,7 +124,7 @@ class RateFunction:
 
     @classmethod
     def constant(cls, rate_rps: float, growth_per_month: float = 0.0) -> RateFunction:
-        """``rate_rps`` at time zero, growing by the ratio ``growth_per_month`` every 30 days."""
+        """``rate_rps`` at time zero, growing by the ratio ``growth_per_month`` every 730 h."""
         return cls(rate_rps, np.zeros(1), np.ones(1), growth_per_s=math.log1p(growth_per_month) / MONTH_S)
 
     @classmethod
@@ -150,8 +159,15 @@ class RateFunction:
     def inverse(self, mass: float, limit_s: float) -> float:
         """The first time with `integral` >= ``mass``, s; infinity when it lies beyond ``limit_s``."""
         return float(
-            invert(self.edges_s, self.multipliers, self.period_s, self.base_rps, self.growth_per_s, float(mass),
-                   float(limit_s))
+            invert(
+                self.edges_s,
+                self.multipliers,
+                self.period_s,
+                self.base_rps,
+                self.growth_per_s,
+                float(mass),
+                float(limit_s),
+            )
         )
 
     def mean_rps(self, horizon_s: float) -> float:

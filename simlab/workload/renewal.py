@@ -83,8 +83,17 @@ def gap(law: int, shape: float, scale: float, stream: np.uint64, number: int) ->
 
 @njit(cache=True)
 def fill(
-    state: NDArray[np.void], edges: NDArray[np.float64], multipliers: NDArray[np.float64], period_s: float,
-    base: float, growth: float, horizon_s: float, law: int, shape: float, scale: float, stream: np.uint64,
+    state: NDArray[np.void],
+    edges: NDArray[np.float64],
+    multipliers: NDArray[np.float64],
+    period_s: float,
+    base: float,
+    growth: float,
+    horizon_s: float,
+    law: int,
+    shape: float,
+    scale: float,
+    stream: np.uint64,
     out: NDArray[np.float64],
 ) -> int:
     """Writes the next arrival times before ``horizon_s`` (s) into ``out``; fewer than ``len(out)`` means no more."""
@@ -195,8 +204,18 @@ class RenewalSource:
         rate = self._rate
         out = np.empty(self._chunk)
         filled = fill(
-            self._state, rate.edges_s, rate.multipliers, rate.period_s, rate.base_rps, rate.growth_per_s,
-            self._horizon_s, self._law, self._shape, self._scale, self._stream, out,
+            self._state,
+            rate.edges_s,
+            rate.multipliers,
+            rate.period_s,
+            rate.base_rps,
+            rate.growth_per_s,
+            self._horizon_s,
+            self._law,
+            self._shape,
+            self._scale,
+            self._stream,
+            out,
         )
         self._done = filled < len(out)
         return out[:filled] if filled else None

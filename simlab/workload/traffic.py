@@ -91,8 +91,14 @@ def _drawn(
         return Load(rate.mean_rps(horizon_s) * per_start, rate.peak_rps(horizon_s) * per_start, prompt, output)
 
     return Stream(
-        source, measure, prompt=lengths.prompt, output=lengths.output, joint=lengths.joint, turns=turns,
-        think=None if cls.sessions is None else cls.sessions.think_time.distribution(), assumptions=notes,
+        source,
+        measure,
+        prompt=lengths.prompt,
+        output=lengths.output,
+        joint=lengths.joint,
+        turns=turns,
+        think=None if cls.sessions is None else cls.sessions.think_time.distribution(),
+        assumptions=notes,
     )
 
 
@@ -107,8 +113,16 @@ def _closed(cls: WorkloadClass, base_dir: Path | None) -> Stream:
         most = users / mean if mean > 0.0 else math.inf
         return Load(most, most, *_turn_means(cls, turns, lengths))
 
-    return Stream(None, measure, closed_users=users, think=think, prompt=lengths.prompt, output=lengths.output,
-                  joint=lengths.joint, turns=turns)
+    return Stream(
+        None,
+        measure,
+        closed_users=users,
+        think=think,
+        prompt=lengths.prompt,
+        output=lengths.output,
+        joint=lengths.joint,
+        turns=turns,
+    )
 
 
 def _moments(turns: Distribution) -> tuple[float, float]:
