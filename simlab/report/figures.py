@@ -52,7 +52,9 @@ def over_time(result: Result) -> Figure:
     ):
         values = columns[name][mine]
         if name != "failure_rate_rps" or values.any():
-            rate.stairs(values, edges, color=colour, label=text, linewidth=1.3)
+            # What arrives is mostly what finishes: the arrivals are the broad band behind the line.
+            broad = {"linewidth": 3.2, "alpha": 0.45} if text == "arrivals" else {"linewidth": 1.3}
+            rate.stairs(values, edges, baseline=None, color=colour, label=text, **broad)
     rate.set_ylabel("requests per second")
     rate.set_ylim(bottom=0)
     for axis, metric, name in ((ttft, "ttft", "TTFT"), (e2e, "e2e", "E2E")):
@@ -64,9 +66,10 @@ def over_time(result: Result) -> Figure:
     _warmup(result, (rate, ttft, e2e))
     for axis in (rate, ttft, e2e):
         _legend(axis)
+    figure.align_ylabels()
     e2e.set_xlabel(label)
     e2e.set_xlim(edges[0], edges[-1])
-    return figure
+    return _inked(figure)
 
 
 def latency_distribution(result: Result) -> Figure:
@@ -95,7 +98,7 @@ def latency_distribution(result: Result) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-    return figure
+    return _inked(figure)
 
 
 def load(result: Result) -> Figure:
@@ -108,8 +111,8 @@ def load(result: Result) -> Figure:
     for place, facts in enumerate(result.backends):
         mine = columns["backend"] == facts.name
         colour = PALETTE[place % len(PALETTE)]
-        axes[0].stairs(columns["running"][mine], edges, color=colour, label=facts.name, linewidth=1.3)
-        axes[1].stairs(columns["waiting"][mine], edges, color=colour, label=facts.name, linewidth=1.3)
+        axes[0].stairs(columns["running"][mine], edges, baseline=None, color=colour, label=facts.name, linewidth=1.3)
+        axes[1].stairs(columns["waiting"][mine], edges, baseline=None, color=colour, label=facts.name, linewidth=1.3)
         if facts.kind == "pool":
             for name, text, style in (
                 ("utilization", "GPUs busy", "-"),
@@ -128,9 +131,10 @@ def load(result: Result) -> Figure:
     if not columns["waiting"].any():
         axes[1].set_ylim(0, 1)
     _warmup(result, tuple(axes))
+    figure.align_ylabels()
     axes[-1].set_xlabel(label)
     axes[-1].set_xlim(edges[0], edges[-1])
-    return figure
+    return _inked(figure)
 
 
 def cost(result: Result) -> Figure:
@@ -160,7 +164,7 @@ def cost(result: Result) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-    return figure
+    return _inked(figure)
 
 
 def _cost_rows(result: Result, key: str) -> list[dict[str, Any]]:
@@ -178,7 +182,7 @@ def _cost_rows(result: Result, key: str) -> list[dict[str, Any]]:
 def figures(result: Result) -> dict[str, tuple[str, Figure]]:
     """Every figure of a report: name → (caption, figure)."""
     return {
-        "over_time": ("Traffic and latency over time (quantiles within 5 %)", over_time(result)),
+        "over_time": ("Traffic and latency over time (quantiles within 5%)", over_time(result)),
         "latency": ("Latency distribution: the share of tasks, for ITL of tokens", latency_distribution(result)),
         "load": ("Queue, GPUs and KV cache over time", load(result)),
         "cost": ("Where a month's money goes", cost(result)),
@@ -215,6 +219,16 @@ def _figure(height_in: float) -> Figure:
     return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
 
 
+def _inked(figure: Figure) -> Figure:
+    """The figure with all text that has no colour of its own in the one ink."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_color() == "black":
+            text.set_color(_INK)
+    return figure
+
+
 def _tidy(axis: Axes) -> None:
     """The common look: a light grid, no box, one ink."""
     axis.grid(visible=True, color="#888888", alpha=0.25, linewidth=0.6)
@@ -224,19 +238,15 @@ def _tidy(axis: Axes) -> None:
     for side in ("left", "bottom"):
         axis.spines[side].set_color(_INK)
     axis.tick_params(colors=_INK, which="both", labelsize=9)
-    axis.xaxis.label.set_color(_INK)
-    axis.yaxis.label.set_color(_INK)
 
 
 def _legend(axis: Axes) -> None:
     """A legend above the axis, where it hides nothing."""
     handles, _ = axis.get_legend_handles_labels()
     if len(handles) > 1:
-        legend = axis.legend(
+        axis.legend(
             loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=6, frameon=False, fontsize=9, borderaxespad=0.2
         )
-        for text in legend.get_texts():
-            text.set_color(_INK)
 
 
 def _time(result: Result) -> tuple[NDArray[np.float64], str]:
@@ -260,7 +270,7 @@ def _warmup(result: Result, axes: tuple[Axes, ...]) -> None:
             axis.axvspan(0, warmup_s / _time_divisor(result), color="#888888", alpha=0.18, linewidth=0)
         axes[0].annotate(
             "warm-up", (0, 1), (3, -3), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8
-        ).set_color(_INK)
+        )
 
 
 def _seconds(axis: Axes, values: NDArray[np.float64], name: str) -> None:
@@ -276,7 +286,7 @@ def _seconds(axis: Axes, values: NDArray[np.float64], name: str) -> None:
 
 def _second_ticks(axis: Any) -> None:
     """Ticks that read '20 ms' and '3 s'."""
-    from matplotlib.ticker import LogFormatter, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     def text(value: float, _: int | None = None) -> str:
         if value <= 0:
@@ -284,9 +294,14 @@ def _second_ticks(axis: Any) -> None:
         factor, _before, behind = words.scale(value * (1 + 1e-9), "s")
         return f"{value * factor:g}{behind}"
 
-    axis.set_major_formatter(text)
-    if isinstance(axis.get_minor_formatter(), LogFormatter):
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        steps = (1.0, 2.0, 5.0) if high / low < 30 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=steps, numticks=8))
         axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=4))
+    axis.set_major_formatter(text)
 
 
 def _limit(axis: Axes, limit: float | None, *, horizontal: bool) -> None:
@@ -298,14 +313,14 @@ def _limit(axis: Axes, limit: float | None, *, horizontal: bool) -> None:
         return
     draw = axis.axhline if horizontal else axis.axvline
     draw(limit, color="#D55E00", linewidth=1.1, linestyle=":")
-    place = (1.0, limit) if horizontal else (limit, 0.02)
     note = axis.annotate(
         "SLO",
-        place,
-        (-3, 3) if horizontal else (3, 0),
+        (1.0, limit) if horizontal else (limit, 1.0),
+        (3, 0) if horizontal else (0, 2),
         xycoords=("axes fraction", "data") if horizontal else ("data", "axes fraction"),
         textcoords="offset points",
-        ha="right" if horizontal else "left",
+        ha="left" if horizontal else "center",
+        va="center" if horizontal else "bottom",
         fontsize=8,
     )
     note.set_color("#D55E00")
