@@ -56,6 +56,7 @@ class WindowLayout:
         cv: column of the coefficient of variation of the times between its arrivals.
         window_s: length of a window, s.
         lengths_from: how the name of the file of lengths follows from this file's: (text, replacement).
+        prompt, output: what that file's columns of prompt and output lengths begin with: ``in`` for in_mean, in_p10, …
     """
 
     client: str
@@ -64,6 +65,8 @@ class WindowLayout:
     cv: str
     window_s: float
     lengths_from: tuple[str, str]
+    prompt: str
+    output: str
 
     @property
     def columns(self) -> list[str]:
@@ -109,6 +112,11 @@ def formats() -> dict[str, Format]:
         )
         for name, row in table.items()
     }
+
+
+def all_layouts() -> list[Layout]:
+    """The layouts of all formats."""
+    return [layout for known in formats().values() for layout in known.layouts]
 
 
 def named(name: str) -> Format:

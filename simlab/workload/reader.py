@@ -86,6 +86,11 @@ class TraceReader:
         """Whether the file holds rates by window instead of requests."""
         return isinstance(self.layout, WindowLayout)
 
+    @property
+    def has_chains(self) -> bool:
+        """Whether requests name the blocks of their prompts."""
+        return isinstance(self.layout, RequestLayout) and self.layout.hash_ids is not None
+
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Block]:
         """All requests in order, at most ``rows`` at a time.
 

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simlab.draws import Distribution
+from simlab.workload.faults import trace_error
 from simlab.workload.lengths import JointTable
+from simlab.workload.library import joint_table
+from simlab.workload.locate import find_file
 from simlab.workload.rates import RateFunction
+from simlab.workload.reader import TraceReader
 from simlab.workload.renewal import RenewalSource
+from simlab.workload.replay import Cut, TraceReplay
+from simlab.workload.scan import trace_load
 from simlab.workload.stream import Chunk, Load, Source, Stream
+from simlab.workload.summarize import summarize
+from simlab.workload.summary import WorkloadSummary, load_summary
 
 if TYPE_CHECKING:
-    from simlab.scenario import WorkloadClass
+    from simlab.scenario.workload import Closed, Lengths, Summary, Trace, WorkloadClass
 
 
 class _Drawn:
@@ -48,11 +56,91 @@ def open_stream(
     """
     arrivals = cls.arrivals
     if arrivals.kind == "closed":
-        return _closed(cls, base_dir)
+        return _closed(cls, arrivals, base_dir)
+    if arrivals.kind == "trace":
+        return _trace(cls, arrivals, index=index, seed=seed, horizon_s=horizon_s, base_dir=base_dir)
+    if arrivals.kind == "summary":
+        summary = load_summary(arrivals.file, base_dir)
+        return _summary(cls, arrivals, summary, index=index, seed=seed, horizon_s=horizon_s, base_dir=base_dir)
     rate = RateFunction.from_profile(arrivals.rate, arrivals.profile, start, arrivals.growth_per_month)
     cv = 1.0 if arrivals.kind == "poisson" else arrivals.cv
     times = RenewalSource(rate, arrivals.kind, cv, seed=seed, index=index, horizon_s=horizon_s)
-    return _drawn(cls, _Drawn(times), rate, horizon_s, _lengths(cls, base_dir), [])
+    return _drawn(cls, _Drawn(times), rate, horizon_s, _lengths(cls.lengths, base_dir), [])
+
+
+def _trace(
+    cls: WorkloadClass, arrivals: Trace, *, index: int, seed: int, horizon_s: float, base_dir: Path | None
+) -> Stream:
+    written = arrivals.format
+    path = find_file(arrivals.file, base_dir, known_format=written if isinstance(written, str) else "map")
+    reader = TraceReader(path, written)
+    cut = Cut(
+        arrivals.from_,
+        math.inf if arrivals.to is None else arrivals.to,
+        arrivals.time_scale,
+        arrivals.rate_scale,
+        math.inf if arrivals.repeat == "forever" else arrivals.repeat,
+    )
+    if reader.is_windows:
+        if (cut.from_s, cut.to_s, cut.time_scale) != (0.0, math.inf, 1.0):
+            raise trace_error(
+                str(path),
+                "holds rates by window, which can be neither cut nor stretched; leave out from, to and time_scale",
+            )
+        return _windows(cls, arrivals, summarize(path, written), index=index, seed=seed, horizon_s=horizon_s)
+    notes = [f"{path.name} replayed as format {reader.format}, times counted from its first request"]
+    if cut.rate_scale != 1.0:
+        notes.append(f"{path.name}: {cut.rate_scale:g} requests made of each on average, drawn by row")
+    if reader.has_chains and (cut.rate_scale > 1.0 or cut.repeat > 1):
+        notes.append(f"{path.name}: copies and repetitions share no prefix blocks with each other")
+    return Stream(
+        TraceReplay(reader, cut, seed=seed, index=index, horizon_s=horizon_s),
+        lambda: trace_load(path, written, cut, horizon_s),
+        assumptions=notes,
+    )
+
+
+def _windows(
+    cls: WorkloadClass, arrivals: Trace, summary: WorkloadSummary, *, index: int, seed: int, horizon_s: float
+) -> Stream:
+    """Rates by window: gamma renewal with the pooled burstiness of the clients."""
+    repeat = math.inf if arrivals.repeat == "forever" else arrivals.repeat
+    assert summary.duration_s is not None
+    assert summary.residual_cv is not None
+    rate = summary.rate_function(scale=arrivals.rate_scale)
+    assert rate is not None
+    times = RenewalSource(
+        rate,
+        "gamma",
+        summary.residual_cv,
+        seed=seed,
+        index=index,
+        horizon_s=min(horizon_s, repeat * summary.duration_s),
+    )
+    return _drawn(cls, _Drawn(times), rate, horizon_s, _Lengths(None, None, summary.joint), list(summary.notes))
+
+
+def _summary(
+    cls: WorkloadClass,
+    arrivals: Summary,
+    summary: WorkloadSummary,
+    *,
+    index: int,
+    seed: int,
+    horizon_s: float,
+    base_dir: Path | None,
+) -> Stream:
+    rate = summary.rate_function(scale=arrivals.rate_scale, repeat=arrivals.repeat)
+    if rate is None:
+        raise trace_error(
+            arrivals.file,
+            "holds lengths without times, so it cannot say when requests arrive; use it as `lengths: "
+            "{joint: …}` with another kind of arrivals",
+        )
+    lengths = _Lengths(None, None, summary.joint) if cls.lengths is None else _lengths(cls.lengths, base_dir)
+    times = RenewalSource(rate, "gamma", arrivals.cv, seed=seed, index=index, horizon_s=horizon_s)
+    notes = [f"traffic drawn from the summary {summary.name} ({summary.source.title or 'no source given'})"]
+    return _drawn(cls, _Drawn(times), rate, horizon_s, lengths, notes + summary.notes)
 
 
 class _Lengths:
@@ -72,10 +160,11 @@ class _Lengths:
         return self.prompt.mean(), self.output.mean()
 
 
-def _lengths(cls: WorkloadClass, base_dir: Path | None) -> _Lengths:
-    lengths = cls.lengths
-    if lengths is None:
-        raise ValueError("a class without a trace or summary needs lengths; the scenario model sees to it")
+def _lengths(lengths: Lengths | None, base_dir: Path | None) -> _Lengths:
+    if lengths is not None and lengths.joint is not None:
+        return _Lengths(None, None, joint_table(lengths.joint, base_dir))
+    if lengths is None or lengths.prompt is None or lengths.output is None:
+        raise ValueError("these arrivals need lengths; the scenario model sees to it")
     return _Lengths(lengths.prompt.distribution(), lengths.output.distribution(), None)
 
 
@@ -102,16 +191,15 @@ def _drawn(
     )
 
 
-def _closed(cls: WorkloadClass, base_dir: Path | None) -> Stream:
-    lengths = _lengths(cls, base_dir)
-    think = cls.arrivals.think_time.distribution()
-    users = cls.arrivals.users
-    turns = None if cls.sessions is None else cls.sessions.turns.distribution()
+def _closed(cls: WorkloadClass, arrivals: Closed, base_dir: Path | None) -> Stream:
+    lengths = _lengths(cls.lengths, base_dir)
+    think = arrivals.think_time.distribution()
+    users = arrivals.users
 
     def measure() -> Load:
         mean = think.mean()
         most = users / mean if mean > 0.0 else math.inf
-        return Load(most, most, *_turn_means(cls, turns, lengths))
+        return Load(most, most, *_turn_means(cls, None, lengths))
 
     return Stream(
         None,
@@ -121,7 +209,6 @@ def _closed(cls: WorkloadClass, base_dir: Path | None) -> Stream:
         prompt=lengths.prompt,
         output=lengths.output,
         joint=lengths.joint,
-        turns=turns,
     )
 
 
