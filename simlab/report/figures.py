@@ -6,6 +6,8 @@ and Ito, which people with any colour vision can tell apart, in an order that st
 
 from __future__ import annotations
 
+import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -196,16 +198,16 @@ def svg(figure: Figure, name: str) -> str:
         figure: from one of the functions above.
         name: makes its ids differ from those of the page's other figures, and the same every time.
     """
-    import io
-
     import matplotlib as mpl
 
     out = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    text = text[text.index("<svg") :]
-    return text.replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Matplotlib numbers its groups alike in every figure; ids must differ within a page.
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    return text.replace("<svg ", '<svg role="img" ', 1)
 
 
 _INK = "#1a1b1c"
