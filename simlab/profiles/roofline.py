@@ -12,9 +12,11 @@ from simlab.profiles.gpus import Gpu
 from simlab.profiles.models import Model
 from simlab.profiles.step_time import StepTime
 
-TABLE_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
-# One all-reduce of a small message over NVLink with vLLM's custom kernel: 8-15 µs for 2-8 GPUs.
-ALLREDUCE_LATENCY_S = 10e-6
+TABLE_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 513, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+# vLLM captures CUDA graphs up to this many tokens by default; larger steps are launched kernel by kernel.
+GRAPH_TOKENS = 512
+# One all-reduce of a small message over NVLink in vLLM's CUDA graph: 5-10 µs on 2-8 A100 or H100 (aiconfigurator-core 0.12.0).
+ALLREDUCE_LATENCY_S = 7e-6
 LINK_EFFICIENCY = 0.6
 # At the knee memory and compute overlap imperfectly: a 4-norm instead of the larger of the two adds at most 19% there.
 KNEE_NORM = 4.0
@@ -29,7 +31,9 @@ class Efficiency:
         flops: share of peak FLOP/s in large matrix products.
         kv_bandwidth: share of peak memory bandwidth when reading the KV cache.
         attention_flops: share of peak BF16 FLOP/s in prefill attention.
+        routing_spread: how evenly tokens spread over experts; 1 is uniform, less touches fewer experts. MoE only.
         host_s: every step: scheduling, launching, sampling, s.
+        eager_s: the least a step too large for CUDA graphs takes: its kernels' launches, s.
         per_seq_s: each decoding sequence: sampling, detokenising, sending, s.
         overhead_s: once a request: HTTP, tokenising, s.
     """
@@ -38,7 +42,9 @@ class Efficiency:
     flops: float = 0.5
     kv_bandwidth: float = 0.6
     attention_flops: float = 0.4
+    routing_spread: float = 0.8
     host_s: float = 2e-3
+    eager_s: float = 10e-3
     per_seq_s: float = 10e-6
     overhead_s: float = 10e-3
 
@@ -60,7 +66,7 @@ def matrix_s(model: Model, gpu: Gpu, tp: int, precision: str, efficiency: Effici
     """Time of a step's matrix products and all-reduces for a number of tokens, s."""
     weights = model.step_weight_bytes(precision)
     if model.experts:
-        share = touched_experts(tokens, model.experts, model.experts_per_token)
+        share = touched_experts(tokens * efficiency.routing_spread, model.experts, model.experts_per_token)
         weights += share * model.expert_weight_bytes(precision)
     read_s = weights / tp / (gpu.bandwidth_bytes_per_s * efficiency.bandwidth)
     # Layers left in BF16 (output layer, attention of gpt-oss) also compute in BF16.
@@ -71,7 +77,9 @@ def matrix_s(model: Model, gpu: Gpu, tp: int, precision: str, efficiency: Effici
     seconds_per_token = 2.0 * (narrow / gpu.flops(precision) + wide / gpu.flops("bf16")) / tp / efficiency.flops
     compute_s = tokens * seconds_per_token
     product_s = (read_s**KNEE_NORM + compute_s**KNEE_NORM) ** (1.0 / KNEE_NORM)
-    return float(product_s) + allreduce_s(model, gpu, tp, tokens)
+    device_s = float(product_s) + allreduce_s(model, gpu, tp, tokens)
+    # Launching overlaps with computing: the slower of the two is what the step takes.
+    return max(device_s, efficiency.eager_s) if tokens > GRAPH_TOKENS else device_s
 
 
 def allreduce_s(model: Model, gpu: Gpu, tp: int, tokens: float) -> float:
