@@ -1,1 +1,1 @@
-
+"""The command line: one module a command, heavy imports only when a command runs."""
