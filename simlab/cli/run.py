@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from simlab.cli.options import ScenarioArgument, SetOption, VariantOption
+
 if TYPE_CHECKING:
     from simlab.results import Result
 
@@ -34,12 +36,9 @@ class ProgressCall(Protocol):
 
 
 def run_command(
-    path: Annotated[str, typer.Argument(metavar="SCENARIO", help="Scenario file, or the name of a bundled one.")],
-    variant: Annotated[str | None, typer.Option(help="Variant of the scenario to run.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. pools.h100.replicas=4; repeatable."),
-    ] = None,
+    path: ScenarioArgument,
+    variant: VariantOption = None,
+    sets: SetOption = None,
     replications: Annotated[
         int, typer.Option("--replications", "-r", min=1, help="Independent runs; their spread gives the intervals.")
     ] = 5,

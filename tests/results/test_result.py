@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -217,3 +219,11 @@ def test_facts_of_other_backends_are_refused() -> None:
         Result(Scenario(), RESULT.measurements, synthetic_run.FACTS[::-1])
     with pytest.raises(ValueError, match="at least one replication"):
         Result(Scenario(), [], synthetic_run.FACTS)
+
+
+def test_every_metric_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    table = page.split("| metric | unit | meaning |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [f"| `{m.name}` | {m.unit} | {m.meaning} |" for m in METRICS.values()]
+    fields = set(result_schema()["properties"])
+    assert fields <= set(re.findall(r"`(\w+)`", page.split("## Metrics")[0]))
