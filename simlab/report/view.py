@@ -223,10 +223,11 @@ def tables(result: Result, *, full: bool = False) -> list[Table]:
     """The tables of a report in their order; features, classes and tenants only where there are several, or `full`."""
     shown = [summary(result), latencies(result), backends(result), money(result)]
     for key in ("feature", "class", "tenant"):
-        several = len(result.rows(key)) > 1
+        if key == "tenant" and not full:
+            continue
         # A feature a class is the usual case: one of the two tables says all.
         doubled = key == "feature" and len(result.rows("class")) == len(result.rows("feature"))
-        if several and not doubled and (full or key != "tenant"):
+        if len(result.rows(key)) > 1 and not doubled:
             shown.append(groups(result, key))
     shown += [profiles(result), prices(result)]
     return [table for table in shown if table.rows]

@@ -63,6 +63,7 @@ class Result:
         self.backends = tuple(backends)
         self.seed = measurements[0].seed if seed is None else seed
         self._assumptions = tuple(assumptions)
+        self._rows: dict[str, list[dict[str, Any]]] = {}
 
     @property
     def replications(self) -> int:
@@ -124,7 +125,9 @@ class Result:
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         """The rows of `by` as dictionaries, NaN where undefined."""
-        return rows_of(self.measurements, self.ledgers, self.backends, key)
+        if key not in self._rows:
+            self._rows[key] = rows_of(self.measurements, self.ledgers, self.backends, key)
+        return [dict(row) for row in self._rows[key]]
 
     def by(self, key: str) -> pd.DataFrame:
         """One row for each ``"backend"``, ``"feature"``, ``"class"`` or ``"tenant"``, means over replications.
