@@ -1,0 +1,121 @@
+"""The twin is vLLM's scheduler, step by step; and the compiled replica is the twin (DESIGN.md I10)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from oracle_cases import EXACT, limits
+from recordings import COLUMNS, TOLERANCE_S, load, names
+from twin import KVCache, twin_replay
+
+from simlab.replay import replay
+
+TICKS_PER_S = 512
+
+
+@pytest.mark.parametrize("name", names())
+def test_twin_equals_vllm_in_every_step(name: str) -> None:
+    recording = load(name)
+    run = twin_replay(recording["requests"], **recording["limits"])
+    digest = hashlib.sha256()
+    for step in run.steps:
+        digest.update(json.dumps(list(step.tokens.items())).encode())
+    assert len(run.steps) == recording["answer"]["steps"]
+    assert digest.hexdigest() == recording["answer"]["batches_sha256"]
+    for i, column in enumerate(COLUMNS):
+        answer = [outcome[i] for outcome in run.outcomes]
+        np.testing.assert_allclose(answer, recording["answer"][column], rtol=0, atol=1e-9, err_msg=column)
+
+
+def test_a_request_that_can_never_fit_is_an_error() -> None:
+    row = {"arrival_s": 0.0, "prompt_tokens": 50, "output_tokens": 1}
+    with pytest.raises(RuntimeError, match="can never fit into 3 blocks"):
+        twin_replay([row], EXACT, 4, 16, kv_blocks=3, block_size=16, prefix_caching=False)
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Few requests on a replica so small that every rule is met; all times exact, so that ties are ties."""
+    block_size = draw(st.sampled_from([1, 2, 3, 8]))
+    blocks = draw(st.integers(3, 24))
+    room = (blocks - 1) * block_size
+    seqs = draw(st.integers(1, 6))
+    budget = seqs + draw(st.sampled_from([0, 1, 3, 10, 40]))
+    segment = draw(st.lists(st.integers(1, max(1, room // 3)), min_size=4, max_size=4))
+    gaps = st.sampled_from([0, 0, 0, 1, 2, 7, 40])
+    tick = 0
+    rows = []
+    for _ in range(draw(st.integers(1, 14))):
+        tick += draw(gaps)
+        chain = draw(st.lists(st.integers(0, 3), max_size=3))
+        while sum(segment[name] for name in chain) > room:
+            chain.pop()
+        shared = sum(segment[name] for name in chain)
+        prompt = shared + draw(st.one_of(st.just(0), st.just(1), st.integers(0, room - shared)))
+        prompt = min(max(prompt, 1), room)
+        rows.append(
+            {
+                "arrival_s": tick / TICKS_PER_S,
+                "prompt_tokens": prompt,
+                "output_tokens": draw(st.integers(1, room - prompt + 1)),
+                "segments": [[name, segment[name]] for name in chain],
+            }
+        )
+    return rows, limits(seqs, budget, blocks, block_size, draw(st.booleans()), EXACT)
+
+
+@settings(deadline=None, max_examples=400)
+@given(workloads())
+def test_the_jump_equals_the_plain_loop(workload: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    rows, replica = workload
+    run = twin_replay(rows, **replica)
+    for step in run.steps:
+        note(f"{step.start_s * TICKS_PER_S:10.4f} {step.duration_s * TICKS_PER_S:8.4f} {step.tokens}")
+    answer = replay(pd.DataFrame(rows), **{key: value for key, value in replica.items() if key != "scheduling"})
+    for i, column in enumerate(COLUMNS):
+        plain = np.array([outcome[i] for outcome in run.outcomes])
+        np.testing.assert_allclose(answer[column], plain, rtol=0, atol=TOLERANCE_S, err_msg=column)
+
+
+@settings(deadline=None)
+@given(workloads())
+def test_the_twin_keeps_its_books(workload: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    """No limit is passed in any step, every token is computed or cached, and tokens of a request come in order."""
+    rows, replica = workload
+    run = twin_replay(rows, **replica)
+    computed = dict.fromkeys(range(len(rows)), 0)
+    now = 0.0
+    for step in run.steps:
+        assert step.start_s >= now
+        now = step.start_s + step.duration_s
+        assert len(step.tokens) <= replica["max_num_seqs"]
+        assert sum(step.tokens.values()) <= replica["max_num_batched_tokens"]
+        for row, tokens in step.tokens.items():
+            assert step.start_s >= rows[row]["arrival_s"]
+            computed[row] += tokens
+    for row, (request, outcome) in enumerate(zip(rows, run.outcomes, strict=True)):
+        assert request["arrival_s"] < outcome.first_token_s <= outcome.finish_s
+        needed = request["prompt_tokens"] + request["output_tokens"] - 1 - outcome.cached_tokens
+        assert (
+            computed[row] == needed if outcome.preemptions == 0 else computed[row] >= needed - request["prompt_tokens"]
+        )
+
+
+def test_freed_blocks_queue_as_in_vllm() -> None:
+    """Unnamed blocks go in front, named ones behind, the deepest first: the order that decides what is evicted."""
+    from twin import Request
+
+    cache = KVCache(kv_blocks=6, block_size=2, prefix_caching=True)
+    one = Request(row=0, arrival_s=0.0, prompt=5, output=1, priority=0, segments=[])
+    cache.take(one, 5)
+    held = list(one.blocks)
+    cache.release(one)
+    assert cache.free == [held[2], *cache.blocks[3:], held[1], held[0]]
+    assert [block.key is None for block in held] == [False, False, True]
