@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from simlab.draws.kernel import kernel
 
 if TYPE_CHECKING:
     from simlab.scenario import RateProfile
@@ -26,7 +27,7 @@ DAY_S = 86400.0
 HOUR_S = 3600.0
 
 
-@njit(cache=True)
+@kernel
 def piece_mass(rate: float, growth: float, start_s: float, end_s: float) -> float:
     """``∫ rate · exp(growth t) dt`` from ``start_s`` to ``end_s``, rate in 1/s, growth in 1/s."""
     if rate <= 0.0:
@@ -36,7 +37,7 @@ def piece_mass(rate: float, growth: float, start_s: float, end_s: float) -> floa
     return rate * math.exp(growth * start_s) * math.expm1(growth * (end_s - start_s)) / growth
 
 
-@njit(cache=True)
+@kernel
 def piece_time(rate: float, growth: float, start_s: float, mass: float) -> float:
     """The time at which `piece_mass` from ``start_s`` reaches ``mass``; infinite when a shrinking rate never does."""
     if growth == 0.0:
@@ -47,7 +48,7 @@ def piece_time(rate: float, growth: float, start_s: float, mass: float) -> float
     return start_s + math.log1p(inside) / growth
 
 
-@njit(cache=True)
+@kernel
 def piece_bounds(edges: NDArray[np.float64], period_s: float, index: int) -> tuple[float, float, int]:
     """Start, end (s) and place in ``edges`` of piece ``index`` of a step function that repeats every ``period_s``."""
     count = len(edges)
@@ -59,7 +60,7 @@ def piece_bounds(edges: NDArray[np.float64], period_s: float, index: int) -> tup
     return start, end, place
 
 
-@njit(cache=True)
+@kernel
 def integrate(
     edges: NDArray[np.float64],
     multipliers: NDArray[np.float64],
@@ -79,7 +80,7 @@ def integrate(
         index += 1
 
 
-@njit(cache=True)
+@kernel
 def invert(
     edges: NDArray[np.float64],
     multipliers: NDArray[np.float64],

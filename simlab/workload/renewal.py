@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from simlab.draws.counter import key, normal_quantile, uniform
+from simlab.draws.kernel import kernel
 from simlab.workload.rates import RateFunction, piece_bounds, piece_mass, piece_time
 
 REGULAR, EXPONENTIAL, GAMMA, WEIBULL = 0, 1, 2, 3
@@ -35,7 +35,7 @@ state_dtype = np.dtype(
 """Where a stream of arrivals stands."""
 
 
-@njit(cache=True)
+@kernel
 def standard_gamma(shape: float, k: np.uint64) -> float:
     """A Gamma(shape, 1) number of key ``k``.
 
@@ -61,7 +61,7 @@ def standard_gamma(shape: float, k: np.uint64) -> float:
         attempt += 1
 
 
-@njit(cache=True)
+@kernel
 def gap(law: int, shape: float, scale: float, stream: np.uint64, number: int) -> float:
     """Gap ``number`` of a stationary renewal process of rate one (gap 0: from time zero to the first arrival)."""
     k = key(stream, number)
@@ -81,7 +81,7 @@ def gap(law: int, shape: float, scale: float, stream: np.uint64, number: int) ->
     return scale * math.pow(-math.log(uniform(k)), 1.0 / shape)
 
 
-@njit(cache=True)
+@kernel
 def fill(
     state: NDArray[np.void],
     edges: NDArray[np.float64],

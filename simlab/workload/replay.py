@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from simlab.draws.counter import key, uniform
+from simlab.draws.kernel import kernel
 from simlab.workload.faults import trace_error
 from simlab.workload.reader import Block, TraceReader
 from simlab.workload.renewal import CHUNK, stream_key
@@ -42,7 +42,7 @@ class Cut:
     repeat: float = 1.0
 
 
-@njit(cache=True)
+@kernel
 def copies_of(stream: np.uint64, first: int, count: int, rate_scale: float) -> NDArray[np.int64]:
     """How many requests each of ``count`` trace rows becomes, i8[count]: the whole part, and one more by chance."""
     whole = math.floor(rate_scale)
@@ -54,7 +54,7 @@ def copies_of(stream: np.uint64, first: int, count: int, rate_scale: float) -> N
     return out
 
 
-@njit(cache=True)
+@kernel
 def copy_draws(
     stream: np.uint64, numbers: NDArray[np.int64], copy: NDArray[np.int64], purpose: int
 ) -> NDArray[np.float64]:
@@ -65,7 +65,7 @@ def copy_draws(
     return out
 
 
-@njit(cache=True)
+@kernel
 def moved_ids(ids: NDArray[np.int64], world: NDArray[np.int64]) -> NDArray[np.int64]:
     """Segment ids as another population would have them: world 0 keeps them, any other hashes them below 2^62."""
     out = np.empty_like(ids)

@@ -140,7 +140,7 @@ def _mixture(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> JointTa
     width = 1 + len(_PROBABILITIES)
     for row, count in zip(rows, np.diff(edges), strict=True):
         for start, side in ((2, prompts), (2 + width, outputs)):
-            even = (np.arange(count) + 0.5) / count if count else np.empty(0)
+            even = (np.arange(count, dtype=np.float64) + 0.5) / max(1, int(count))
             side.append(generator.permutation(_quantile(row[start : start + width], even)))
     return JointTable.from_pairs(np.rint(np.concatenate(prompts)), np.rint(np.concatenate(outputs)))
 
@@ -148,12 +148,12 @@ def _mixture(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> JointTa
 def _quantile(facts: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
     """The log-linear quantile function of (mean, p10, p25, p50, p75, p90, p99) at ``p``."""
     mean, logs = float(facts[0]), np.log(np.maximum(facts[1:], 1.0))
-    grid: NDArray[np.float64] = (np.arange(2000) + 0.5) / 2000.0
+    grid = (np.arange(2000, dtype=np.float64) + 0.5) / 2000.0
     low = max(0.0, 2.0 * logs[0] - logs[1])  # below p10 as steep as from p25 to p10
 
     def table(top: float, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        values = np.exp(np.interp(at, (0.0, *_PROBABILITIES, 1.0), (low, *logs, logs[-1] + top)))
-        return values.astype(np.float64)
+        logarithms = np.interp(at, (0.0, *_PROBABILITIES, 1.0), (low, *logs, logs[-1] + top))
+        return np.asarray(np.exp(logarithms), dtype=np.float64)
 
     bottom, top = 0.0, math.log(20.0)
     for _ in range(40):
