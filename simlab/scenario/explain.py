@@ -53,13 +53,14 @@ def problems(error: ValidationError, model: type[BaseModel], root: Node) -> list
             if meant is not None:
                 misspelt.add((*path[:-1], meant))
             found.append((path, Problem(_where(root, path, key=True), _dotted(path), message)))
-        elif loc[-1:] == ("[key]",):
+        elif loc[-1:] == ("[key]",) and detail["type"].startswith("string_"):
             message = f"read the name {path[-1]!r}; names start with a letter or digit, then letters, digits and ._:/- "
             found.append((path, Problem(_where(root, path, key=True), _dotted(path), f"{message}(at most 80)")))
         else:
-            raw = _raw(root, path)
+            is_key = loc[-1:] == ("[key]",)
+            raw = path[-1] if is_key else _raw(root, path)
             message = _message(dict(detail), raw, _kinds(model, loc)) + _described(model, loc, detail["type"])
-            found.append((path, Problem(_where(root, path), _dotted(path), message)))
+            found.append((path, Problem(_where(root, path, key=is_key), _dotted(path), message)))
     # A misspelt key is one mistake, though pydantic also misses the right one.
     return [problem for path, problem in found if not (path in misspelt and "missing" in problem.message)]
 
@@ -141,7 +142,9 @@ def _message(detail: dict[str, Any], raw: Any, kinds: Sequence[str]) -> str:
         return f"{read}: {detail['msg']}"
     if kind in _LIMITS:
         name, text = _LIMITS[kind]
-        return f"{read}; it {text.format(_plain_number(context[name]))}"
+        # A share is the one quantity with the upper limit 1, and "95" for 95% the usual slip.
+        hint = ": write e.g. 0.95 or 95%" if context[name] == 1 and name == "le" else ""
+        return f"{read}; it {text.format(_plain_number(context[name]))}{hint}"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         return f"{read}; {_choice(raw, allowed)}"

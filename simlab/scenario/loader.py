@@ -156,7 +156,9 @@ def _finish(root: Node, found: list[Problem], sets: Sequence[str]) -> Scenario:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
         found += problems(error, Scenario, root)
-        found += [at(root, (), fault) for fault in faults(_readable(data))]
+        said = {problem.path for problem in found}
+        references = [at(root, (), fault) for fault in faults(_readable(_respelt(data)))]
+        found += [problem for problem in references if problem.path not in said]
     if scenario is None or found:
         raise ScenarioError(in_order(found))
     return scenario
@@ -177,6 +179,13 @@ def _readable(data: Mapping[str, Any]) -> Outline:
         warmup_s=_valid(Seconds, data.get("warmup", 0.0)),
         window_s=_valid(Seconds, data["window"]) if data.get("window") is not None else None,
     )
+
+
+def _respelt(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw data with misspelt sections under their right names: what they define is not missing, too."""
+    sections = [name for name in Scenario.model_fields if name not in data]
+    meant = {key: nearest(key, sections, count=1) for key in data if key not in Scenario.model_fields}
+    return {(meant[key] or [key])[0] if key in meant else key: value for key, value in data.items()}
 
 
 def _valid(kind: Any, raw: Any) -> Any:

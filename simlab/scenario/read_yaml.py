@@ -137,6 +137,8 @@ class _Builder:
                 )
                 continue
             child.key_where = where
+            if isinstance(value_node, ScalarNode) and not value_node.value:
+                child.where = where  # nothing after the colon: YAML would place it where the next thing begins
             children[key] = child
         return inherited | children
 

@@ -1,0 +1,226 @@
+"""Broken scenarios, each a small change to a good one; `test_bad.py` compares their errors with tests/golden/errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+GOOD = """\
+name: good
+horizon: 1h
+warmup: 5min
+workload:
+  chat:
+    tenants: {count: 20, skew: 1.0}
+    arrivals:
+      kind: poisson
+      rate: 12/s
+    lengths:
+      prompt: {kind: lognormal, mean: 700, p95: 2100, max: 8k}
+      output: 250
+    prefix: {system: 400}
+  replay:
+    arrivals: {kind: trace, file: trace.csv}
+pools:
+  local:
+    model: llama-3.1-70b
+    gpu: h100-sxm
+    tp: 4
+    replicas: 2
+apis:
+  gpt-4.1:
+    provider: openai
+    model: gpt-4.1
+    ttft: 400ms
+    itl: {kind: exponential, mean: 10ms}
+gateway:
+  routes:
+    - classes: [chat]
+      to: {local: 90, gpt-4.1: 10}
+    - to: {local: 1}
+  retry: {max_attempts: 3}
+slo: {ttft: 1.5s, itl: 50ms, target: 95%}
+operations:
+  - {at: 10min, pool: local, action: drain}
+variants:
+  api:
+    - gateway.routes.0.to: {gpt-4.1: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A broken scenario: text or bytes of ``bad.yaml``, files beside it, and what is given on the command line."""
+
+    name: str
+    text: str | bytes
+    files: Mapping[str, str] = field(default_factory=dict)
+    variant: str | None = None
+    sets: tuple[str, ...] = ()
+
+
+def changed(name: str, *edits: tuple[str, str]) -> Case:
+    text = GOOD
+    for old, new in edits:
+        assert text.count(old) == 1, (name, old, text.count(old))
+        text = text.replace(old, new)
+    return Case(name, text)
+
+
+def with_set(name: str, *sets: str) -> Case:
+    return Case(name, GOOD, sets=sets)
+
+
+_BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]\n" for before, here in zip("abcdef", "bcdefg", strict=True)
+)
+
+CASES = [
+    # --- text that is no scenario at all
+    Case("empty", ""),
+    Case("only-comments", "# nothing here yet\n"),
+    Case("a-list", "- name: x\n"),
+    Case("a-word", "quickstart\n"),
+    Case("not-utf8", GOOD.encode().replace(b"name: good", b"name: caf\xe9")),
+    Case("utf16", GOOD.encode("utf-16")),
+    Case("nul-byte", "name: x\x00y\n"),
+    Case("truncated-flow", GOOD[: GOOD.index("max: 8k") + 4]),
+    Case("truncated-quote", 'name: "good\nhorizon: 1h\n'),
+    Case("tab-indent", "workload:\n\tchat: 1\n"),
+    Case("bad-indent", "workload:\n  chat:\n     a: 1\n    b: 2\n"),
+    Case("two-documents", "name: a\n---\nname: b\n"),
+    Case("undefined-alias", "workload: *nobody\n"),
+    Case("bomb", _BOMB),
+    Case("recursive", "workload: &w {chat: *w}\n"),
+    Case("deep", "workload: " + "[" * 70 + "]" * 70 + "\n"),
+    Case("huge", "# " + "x" * 2_000_001 + "\n"),
+    Case("python-tag", "name: !!python/object/apply:os.system [ls]\n"),
+    Case("own-tag", "workload: !include chat.yaml\n"),
+    Case("list-key", "? [a, b]\n: 1\n"),
+    Case("merge-needs-mapping", "workload:\n  <<: 3\n"),
+    changed("duplicate-key", ("    gpu: h100-sxm\n", "    gpu: h100-sxm\n    gpu: h200-sxm\n")),
+    changed("duplicate-class", ("  replay:\n", "  chat:\n")),
+    # --- keys
+    changed("typo-top", ("horizon: 1h", "horizn: 1h")),
+    changed("typo-section", ("pools:\n", "pool:\n")),
+    changed("typo-field", ("      rate: 12/s", "      rat: 12/s")),
+    changed("key-of-another-kind", ("      rate: 12/s", "      rate: 12/s\n      cv: 2")),
+    changed("unknown-key", ("    tp: 4", "    tp: 4\n    colour: blue")),
+    changed("missing-rate", ("      rate: 12/s\n", "")),
+    changed("missing-model", ("    model: llama-3.1-70b\n", "")),
+    changed("missing-kind", ("      kind: poisson\n", "")),
+    changed("missing-lengths", ("    lengths:\n", "    lengths_of_old:\n")),
+    changed("missing-output", ("      output: 250\n", "")),
+    changed("bad-name", ("  local:\n", "  'lo|cal':\n")),
+    changed("bad-schema", ("name: good", "schema: 2\nname: good")),
+    # --- quantities
+    changed("rate-negative", ("rate: 12/s", "rate: -12/s")),
+    changed("rate-zero", ("rate: 12/s", "rate: 0")),
+    changed("rate-nan", ("rate: 12/s", "rate: .nan")),
+    changed("rate-inf", ("rate: 12/s", "rate: .inf")),
+    changed("rate-inf-text", ("rate: 12/s", "rate: inf")),
+    changed("rate-overflow", ("rate: 12/s", "rate: 1e999/s")),
+    changed("rate-unit", ("rate: 12/s", "rate: 12ms")),
+    changed("rate-bool", ("rate: 12/s", "rate: true")),
+    changed("rate-null", ("rate: 12/s", "rate:")),
+    changed("rate-list", ("rate: 12/s", "rate: [12]")),
+    changed("horizon-unit", ("horizon: 1h", "horizon: 1 fortnight")),
+    changed("horizon-zero", ("horizon: 1h", "horizon: 0s")),
+    changed("ratio-above-1", ("target: 95%", "target: 95")),
+    changed("ratio-negative", ("target: 95%", "target: -5%")),
+    changed("tokens-half", ("system: 400", "system: 400.5")),
+    changed("tokens-words", ("output: 250", "output: some")),
+    changed("tp-zero", ("tp: 4", "tp: 0")),
+    changed("tp-text", ("tp: 4", "tp: four")),
+    changed("replicas-negative", ("replicas: 2", "replicas: -1")),
+    changed("replicas-fraction", ("replicas: 2", "replicas: 2.5")),
+    changed("price-unit", ("    tp: 4", "    tp: 4\n    price: {usd_per_gpu_hour: 3 EUR}")),
+    changed("price-negative", ("    tp: 4", "    tp: 4\n    price: {usd_per_gpu_hour: -$3}")),
+    changed("kv-memory-unit", ("    tp: 4", "    tp: 4\n    kv_cache_memory: 40 gigs")),
+    changed("utilization-percent", ("    tp: 4", "    tp: 4\n    gpu_memory_utilization: 90")),
+    changed("block-size-zero", ("    tp: 4", "    tp: 4\n    block_size: 0")),
+    changed("seed-negative", ("name: good", "seed: -1\nname: good")),
+    changed("seed-text", ("name: good", "seed: lucky\nname: good")),
+    changed("start-number", ("name: good", "start: 2026\nname: good")),
+    changed("start-no-date", ("name: good", "start: next monday\nname: good")),
+    changed("start-zone", ("name: good", "start: 2026-01-05T00:00:00+01:00\nname: good")),
+    # --- choices
+    changed("kind-typo", ("kind: poisson", "kind: poison")),
+    changed("dist-kind", ("kind: exponential", "kind: normal")),
+    changed("dispatch-typo", ("    tp: 4", "    tp: 4\n    dispatch: least_outstandin")),
+    changed("precision-unknown", ("    tp: 4", "    tp: 4\n    precision: fp6")),
+    changed("retry-on-unknown", ("max_attempts: 3", "max_attempts: 3, on: [rate_limit, 400]")),
+    changed("action-unknown", ("action: drain", "action: explode")),
+    changed("repeat-often", ("file: trace.csv", "file: trace.csv, repeat: often")),
+    changed("bool-word", ("    tp: 4", "    tp: 4\n    prefix_caching: perhaps")),
+    # --- what does not go together
+    changed("lognormal-impossible", ("p95: 2100", "p95: 21000")),
+    changed("lognormal-p95-below-mean", ("p95: 2100", "p95: 600")),
+    changed("lognormal-max-below-mean", ("max: 8k", "max: 8")),
+    changed("quantiles-fall", ("output: 250", "output: {kind: empirical, quantiles: {0: 10, p50: 300, p95: 200}}")),
+    changed("quantiles-one", ("output: 250", "output: {kind: empirical, quantiles: {p50: 300}}")),
+    changed("quantiles-above-1", ("output: 250", "output: {kind: empirical, quantiles: {0.5: 1, 95: 2}}")),
+    changed("profile-23-hours", ("rate: 12/s", f"rate: 12/s\n      profile: {{hour_of_day: {[1] * 23}}}")),
+    changed("profile-silent", ("rate: 12/s", f"rate: 12/s\n      profile: {{day_of_week: {[0] * 7}}}")),
+    changed("profile-both", ("rate: 12/s", f"rate: 12/s\n      profile: {{day_of_week: {[1] * 7}, series: [[0, 1]]}}")),
+    changed("profile-empty", ("rate: 12/s", "rate: 12/s\n      profile: {}")),
+    changed("series-late", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[5min, 1], [4min, 2]]}")),
+    changed("series-triple", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[0, 1, 2]]}")),
+    changed("series-period-short", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[0, 1], [1h, 2]], period: 30min}")),
+    changed("joint-and-prompt", ("output: 250", "joint: azure-2023-conv")),
+    changed("trace-with-lengths", ("file: trace.csv}", "file: trace.csv}\n    lengths: {prompt: 1, output: 1}")),
+    changed("trace-with-sessions", ("file: trace.csv}", "file: trace.csv}\n    sessions: {turns: 3, think_time: 5s}")),
+    changed("trace-cut-backward", ("file: trace.csv", "file: trace.csv, from: 10min, to: 5min")),
+    changed("trace-format-map", ("file: trace.csv", "file: trace.csv, format: {arrivals: t}")),
+    changed("closed-with-sessions", ("kind: poisson\n      rate: 12/s", "kind: closed\n      users: 3\n      think_time: 1s\n"
+            "    sessions: {turns: 3, think_time: 5s}")),
+    changed("growth-below-minus-1", ("rate: 12/s", "rate: 12/s\n      growth_per_month: -150%")),
+    changed("batched-below-seqs", ("    tp: 4", "    tp: 4\n    max_num_batched_tokens: 128")),
+    changed("kv-twice", ("    tp: 4", "    tp: 4\n    kv_blocks: 1000\n    kv_cache_memory: 40GiB")),
+    changed("reject-without-limit", ("    ttft: 400ms", "    ttft: 400ms\n    when_full: reject")),
+    changed("backoff-above-max", ("max_attempts: 3", "max_attempts: 3, backoff: 10s")),
+    changed("slo-empty", ("slo: {ttft: 1.5s, itl: 50ms, target: 95%}", "slo: {target: 95%}")),
+    changed("slo-e2e-below-ttft", ("itl: 50ms", "e2e: 1s")),
+    changed("budget-empty", ("name: good", "budget: {}\nname: good")),
+    changed("warmup-too-long", ("warmup: 5min", "warmup: 1h")),
+    changed("window-too-long", ("warmup: 5min", "window: 2h")),
+    # --- references
+    changed("route-to-unknown", ("to: {local: 90,", "to: {locl: 90,")),
+    changed("route-class-unknown", ("classes: [chat]", "classes: [chta]")),
+    changed("route-weights-zero", ("to: {local: 1}", "to: {local: 0}")),
+    changed("route-weight-negative", ("to: {local: 1}", "to: {local: -1}")),
+    changed("route-nowhere", ("to: {local: 1}", "to: {}")),
+    changed("route-none-matches", ("    - to: {local: 1}\n", "")),
+    changed("no-routes", ("  routes:\n    - classes: [chat]\n      to: {local: 90, gpt-4.1: 10}\n    - to: {local: 1}\n", "")),
+    changed("operation-pool-unknown", ("pool: local", "pool: lokal")),
+    changed("operation-after-end", ("at: 10min", "at: 10h")),
+    changed("same-name", ("  gpt-4.1:\n", "  local:\n")),
+    Case("no-backend", "workload: {a: {arrivals: {kind: poisson, rate: 1}, lengths: {prompt: 1, output: 1}}}\n"),
+    Case("no-class", "workload: {}\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
+    Case("workload-list", "workload: [chat]\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
+    # --- many at once
+    changed("many", ("horizon: 1h", "horizn: 1h"), ("rate: 12/s", "rate: fast"), ("tp: 4", "tp: 0"),
+            ("to: {local: 1}", "to: {lcal: 1}"), ("target: 95%", "target: 950%"), ("action: drain", "action: dig")),
+    # --- extends
+    Case("extends-missing", "extends: base.yml\n"),
+    Case("extends-number", "extends: 3\n"),
+    Case("extends-itself", "extends: bad.yaml\n"),
+    Case("extends-circle", "extends: b.yaml\n", {"b.yaml": "extends: c.yaml\n", "c.yaml": "extends: bad.yaml\n"}),
+    Case("extends-broken", "extends: b.yaml\n", {"b.yaml": "a: [1\n"}),
+    Case("extends-fault-in-base", "extends: b.yaml\nname: x\n", {"b.yaml": GOOD.replace("rate: 12/s", "rate: -1")}),
+    # --- variants and --set
+    changed("variant-not-list", ("    - gateway.routes.0.to: {gpt-4.1: 1}", "    gateway.routes.0.to: {gpt-4.1: 1}")),
+    changed("variant-two-keys", ("{gpt-4.1: 1}\n", "{gpt-4.1: 1}\n      slo.ttft: 3s\n")),
+    Case("variant-unknown", GOOD, variant="apis"),
+    Case("variant-path", GOOD.replace("gateway.routes.0.to: {", "gateway.routes.7.to: {"), variant="api"),
+    Case("variant-value", GOOD.replace("gateway.routes.0.to: {gpt-4.1: 1}", "pools.local.tp: -2"), variant="api"),
+    with_set("set-no-value", "pools.local.tp"),
+    with_set("set-empty-part", "pools..tp=2"),
+    with_set("set-unknown-pool", "pools.lokal.tp=2"),
+    with_set("set-unknown-field", "pools.local.tpp=2"),
+    with_set("set-bad-value", "pools.local.tp=many"),
+    with_set("set-bad-yaml", "pools.local.tp={"),
+    with_set("set-into-scalar", "workload.chat.lengths.output.mean=3"),
+    with_set("set-list-key", "gateway.routes.first.to={local: 1}"),
+    with_set("set-two", "pools.local.tp=0", "slo.target=2"),
+]
