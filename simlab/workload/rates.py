@@ -90,7 +90,7 @@ def invert(
     mass: float,
     limit_s: float,
 ) -> float:
-    """The first t with ``Λ(t) >= mass``, or infinity when it lies beyond ``limit_s``."""
+    """The first t with ``Λ(t) >= mass`` (mass > 0), or infinity when it lies beyond ``limit_s``."""
     before = 0.0
     index = 0
     while True:
@@ -158,7 +158,7 @@ class RateFunction:
         )
 
     def inverse(self, mass: float, limit_s: float) -> float:
-        """The first time with `integral` >= ``mass``, s; infinity when it lies beyond ``limit_s``."""
+        """The first time with `integral` >= ``mass`` > 0, s; infinity when it lies beyond ``limit_s``."""
         return float(
             invert(
                 self.edges_s,
