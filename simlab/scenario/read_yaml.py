@@ -162,7 +162,7 @@ class _Builder:
             return _integer(text)
         if tag == "float":
             return _real(text)
-        if tag not in ("str", "timestamp", "merge"):
+        if tag not in ("str", "timestamp", "merge", "value"):
             self._refuse_tag(node, path, "str")
         return text
 

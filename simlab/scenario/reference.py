@@ -41,10 +41,18 @@ def _section(name: str, definition: Mapping[str, Any]) -> Iterator[str]:
     yield "| field | type | unit | default | meaning |"
     yield "|---|---|---|---|---|"
     for field, info in definition["properties"].items():
-        default = "required" if field in required else f"`{json.dumps(info.get('default'), ensure_ascii=False)}`"
+        default = "required" if field in required else _default(info)
         cells = (f"`{field}`", _type(info), _unit(info), default, info.get("description", ""))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
+
+
+def _default(info: Mapping[str, Any]) -> str:
+    value = info.get("default")
+    if isinstance(value, Mapping) and "$ref" in info:
+        return "its defaults"
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    return f"`{json.dumps(number, ensure_ascii=False)}`"
 
 
 def _in_order_of_use(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -90,8 +98,8 @@ def _type(info: Mapping[str, Any]) -> str:
     if info.get("type") == "array":
         return f"list of {_type(info['items'])}" if "items" in info else "list of pairs"
     if info.get("type") == "object":
-        value = info.get("additionalProperties")
-        return f"names → {_type(value)}" if isinstance(value, Mapping) else "mapping"
+        value = info.get("additionalProperties") or next(iter(info.get("patternProperties", {}).values()), None)
+        return f"mapping to {_type(value)}" if isinstance(value, Mapping) else "mapping"
     return {"string": "text", "integer": "whole number", "boolean": "true or false"}.get(info.get("type", ""), "any")
 
 

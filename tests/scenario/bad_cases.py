@@ -166,14 +166,19 @@ CASES = [
     changed("profile-empty", ("rate: 12/s", "rate: 12/s\n      profile: {}")),
     changed("series-late", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[5min, 1], [4min, 2]]}")),
     changed("series-triple", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[0, 1, 2]]}")),
-    changed("series-period-short", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[0, 1], [1h, 2]], period: 30min}")),
+    changed(
+        "series-period-short", ("rate: 12/s", "rate: 12/s\n      profile: {series: [[0, 1], [1h, 2]], period: 9s}")
+    ),
     changed("joint-and-prompt", ("output: 250", "joint: azure-2023-conv")),
     changed("trace-with-lengths", ("file: trace.csv}", "file: trace.csv}\n    lengths: {prompt: 1, output: 1}")),
     changed("trace-with-sessions", ("file: trace.csv}", "file: trace.csv}\n    sessions: {turns: 3, think_time: 5s}")),
     changed("trace-cut-backward", ("file: trace.csv", "file: trace.csv, from: 10min, to: 5min")),
     changed("trace-format-map", ("file: trace.csv", "file: trace.csv, format: {arrivals: t}")),
-    changed("closed-with-sessions", ("kind: poisson\n      rate: 12/s", "kind: closed\n      users: 3\n      think_time: 1s\n"
-            "    sessions: {turns: 3, think_time: 5s}")),
+    changed(
+        "closed-with-sessions",
+        ("kind: poisson\n      rate: 12/s", "kind: closed\n      users: 3\n      think_time: 1s"),
+        ("    prefix: {system: 400}", "    sessions: {turns: 3, think_time: 5s}"),
+    ),
     changed("growth-below-minus-1", ("rate: 12/s", "rate: 12/s\n      growth_per_month: -150%")),
     changed("batched-below-seqs", ("    tp: 4", "    tp: 4\n    max_num_batched_tokens: 128")),
     changed("kv-twice", ("    tp: 4", "    tp: 4\n    kv_blocks: 1000\n    kv_cache_memory: 40GiB")),
@@ -191,7 +196,10 @@ CASES = [
     changed("route-weight-negative", ("to: {local: 1}", "to: {local: -1}")),
     changed("route-nowhere", ("to: {local: 1}", "to: {}")),
     changed("route-none-matches", ("    - to: {local: 1}\n", "")),
-    changed("no-routes", ("  routes:\n    - classes: [chat]\n      to: {local: 90, gpt-4.1: 10}\n    - to: {local: 1}\n", "")),
+    changed(
+        "no-routes",
+        ("  routes:\n    - classes: [chat]\n      to: {local: 90, gpt-4.1: 10}\n    - to: {local: 1}\n", ""),
+    ),
     changed("operation-pool-unknown", ("pool: local", "pool: lokal")),
     changed("operation-after-end", ("at: 10min", "at: 10h")),
     changed("same-name", ("  gpt-4.1:\n", "  local:\n")),
@@ -199,8 +207,15 @@ CASES = [
     Case("no-class", "workload: {}\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
     Case("workload-list", "workload: [chat]\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
     # --- many at once
-    changed("many", ("horizon: 1h", "horizn: 1h"), ("rate: 12/s", "rate: fast"), ("tp: 4", "tp: 0"),
-            ("to: {local: 1}", "to: {lcal: 1}"), ("target: 95%", "target: 950%"), ("action: drain", "action: dig")),
+    changed(
+        "many",
+        ("horizon: 1h", "horizn: 1h"),
+        ("rate: 12/s", "rate: fast"),
+        ("tp: 4", "tp: 0"),
+        ("to: {local: 1}", "to: {lcal: 1}"),
+        ("target: 95%", "target: 950%"),
+        ("action: drain", "action: dig"),
+    ),
     # --- extends
     Case("extends-missing", "extends: base.yml\n"),
     Case("extends-number", "extends: 3\n"),

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+from bad_cases import CASES, GOOD, Case
 
 from simlab.errors import ScenarioError
 from simlab.scenario import load
-from bad_cases import CASES, GOOD, Case
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "errors"
 
