@@ -14,6 +14,7 @@ from typing import Annotated, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from simlab.errors import Problem, TraceError
 from simlab.names import nearest
@@ -153,11 +154,14 @@ class WorkloadSummary(_Facts):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise TraceError([
-                Problem(where, ".".join(map(str, fault["loc"])), f"read {str(fault['input'])[:40]!r}: "
-                        f"{fault['msg'].removeprefix('Value error, ')}; write it again with `simlab trace summarize`")
-                for fault in error.errors()[:20]
-            ]) from None  # fmt: skip
+            raise TraceError([_problem(where, fault) for fault in error.errors()[:20]]) from None
+
+
+def _problem(where: str, fault: ErrorDetails) -> Problem:
+    read = "" if isinstance(fault["input"], dict | list) else f"read {str(fault['input'])[:40]!r}: "
+    message = fault["msg"].removeprefix("Value error, ")
+    path = ".".join(map(str, fault["loc"]))
+    return Problem(where, path, f"{read}{message}; write it again with `simlab trace summarize`")
 
 
 def length_facts(values: NDArray[np.int64], mean: float, maximum: int,

@@ -83,7 +83,7 @@ class Table:
 
     def _header(self) -> tuple[list[str], int, str]:
         if self.file_type == "parquet":
-            with _reading(self.path, lambda: 1):
+            with _reading(self.path, lambda: 1), _parquet_errors(self.path):
                 from pyarrow import parquet
 
                 return list(parquet.ParquetFile(self.path).schema_arrow.names), 1, ""
@@ -162,7 +162,7 @@ class Table:
 
     def _parquet(self, wanted: Sequence[str], rows: int) -> Iterator[Batch]:
         at = 1
-        with _reading(self.path, lambda: at):
+        with _reading(self.path, lambda: at), _parquet_errors(self.path):
             from pyarrow import parquet
 
             for batch in parquet.ParquetFile(self.path).iter_batches(batch_size=rows, columns=list(wanted)):
@@ -204,11 +204,19 @@ def _reading(path: Path, line: Callable[[], int]) -> Iterator[None]:
         raise trace_error(str(path), "may not be read; give yourself read permission") from None
     except TraceError:
         raise
-    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise trace_error(
-            f"{path}:{line()}", f"cannot be read: {detail}; fetch the file again or correct its type"
-        ) from None
+    except OSError as error:
+        raise trace_error(f"{path}:{line()}", f"cannot be read: {error.strerror or error}; fetch it again") from None
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    """Turns pyarrow's complaints, whose words change between its versions, into one of ours."""
+    import pyarrow
+
+    try:
+        yield
+    except pyarrow.ArrowException:
+        raise trace_error(str(path), "is no whole Parquet file; fetch it again, or correct its name or type") from None
 
 
 def _open(path: Path) -> IO[bytes] | gzip.GzipFile:

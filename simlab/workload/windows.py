@@ -100,8 +100,8 @@ def read_lengths(reader: TraceReader, windows: Windows) -> JointTable:
     if path == reader.path or not path.is_file():
         raise trace_error(
             str(reader.path),
-            f"holds rates only, and the file of lengths beside it, {path.name}, is not there; put it there, or use "
-            "`simlab trace summarize` and give `lengths` with summary arrivals",
+            f"holds rates only, and the file of lengths beside it, {path.name}, is not there; put it there (it "
+            "comes with the data set)",
         )
     table = Table(path)
     names = [f"{side}_{what}" for side in (layout.prompt, layout.output)
