@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def design(steps: pd.DataFrame) -> Floats:
     # Lengths of the single chunks are not logged: their mean stands for all, so the work is a little underestimated.
     work = prefill * start / requests + prefill * (prefill / requests + 1.0) / 2.0
     tokens = prefill + sequences
-    slopes = [np.clip(tokens - low, 0.0, high - low) for low, high in zip(KNOTS, KNOTS[1:], strict=False)]
+    slopes = [np.clip(tokens - low, 0.0, high - low) for low, high in pairwise(KNOTS)]
     columns = [np.ones(len(steps)), sequences, steps["decode_kv_tokens"].to_numpy(float), prefill + start, work]
     return np.stack([*columns, *slopes], axis=1)
 
@@ -64,9 +65,9 @@ def physical_floor(architecture: str, card: str, tp: int) -> Floats:
 
 
 def robust_fit(x: Floats, seconds: Floats, phase: NDArray[np.object_], floor: Floats) -> Floats:
-    """Least squares of relative errors above the floor, each phase weighing by the root of its count, outliers rejected.
+    """Least squares of relative errors above the floor; phases weigh by the root of their count, outliers nothing.
 
-    Tukey's biweight at 4.7 scaled median deviations: start-up and compilation steps, many times too long, get no weight.
+    Tukey's biweight at 4.7 scaled median deviations: start-up and compilation steps are many times too long.
     """
     names, index, counts = np.unique(phase, return_inverse=True, return_counts=True)
     balance = (1.0 / np.sqrt(counts))[index]
@@ -87,7 +88,7 @@ def robust_fit(x: Floats, seconds: Floats, phase: NDArray[np.object_], floor: Fl
 def to_step_time(solution: Floats) -> StepTime:
     """Coefficients as a step-time."""
     points, seconds = [(KNOTS[0], 0.0)], 0.0
-    for low, high, slope in zip(KNOTS, KNOTS[1:], solution[len(TERMS) :], strict=False):
+    for low, high, slope in zip(KNOTS[:-1], KNOTS[1:], solution[len(TERMS) :], strict=True):
         seconds += float(slope) * (high - low)
         points.append((high, seconds))
     terms = {name: float(value) for name, value in zip(TERMS, solution, strict=False)}

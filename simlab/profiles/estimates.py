@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields
 
 from simlab.errors import InputError, Problem
 from simlab.profiles.gpus import Gpu, gpus
@@ -17,6 +17,11 @@ from simlab.profiles.roofline import Efficiency, roofline
 # The prior counts as much as one measured profile of the very same kind.
 PRIOR = Efficiency()
 PRIOR_WEIGHT = 1.0
+# Scheduling and sampling take about as long on the host as launching this many layers (0.7 ms of 3 ms at 64 layers).
+FIXED_LAYERS = 16
+# The prior's host times are of a model this deep.
+PRIOR_LAYERS = 64
+_OF_A_LAYER = frozenset({"host_s", "eager_s"})
 # An estimate is never surer than this, however well the measured profiles agree among themselves.
 FLOOR_SD = 0.20
 # Relative standard deviation of each efficiency before anything was measured.
@@ -38,34 +43,42 @@ def learned(
     """Efficiencies for a set-up from the measured profiles, by likeness.
 
     Each measured profile counts by how alike it is: halved for another GPU generation, for another precision, and for
-    dense against mixture of experts; doubled for the very same model. Logarithms are averaged together with a prior.
+    dense against mixture of experts; fourfold for the very same model. The set-ups of one model on one GPU count as one
+    together. Logarithms are averaged with a prior; host times go by the layer, since a layer is what is launched.
 
     Returns:
         The efficiencies, the relative standard deviation of each, and the names of the profiles used.
     """
     cards, architectures = gpus(), models()
-    samples: list[tuple[float, Efficiency]] = [(PRIOR_WEIGHT, PRIOR)]
-    names: list[str] = []
-    for profile in measured:
-        if profile.efficiency is None or profile.gpu not in cards or profile.model not in architectures:
-            continue
-        like = 1.0
+    known = [one for one in measured if one.efficiency is not None and one.gpu in cards and one.model in architectures]
+    crowd = Counter((one.model, one.gpu) for one in known)
+    samples = [(PRIOR_WEIGHT, _by_layer(PRIOR, PRIOR_LAYERS))]
+    for profile in known:
+        other = architectures[profile.model]
+        like = 1.0 / crowd[profile.model, profile.gpu]
         like *= 1.0 if cards[profile.gpu].architecture == gpu.architecture else 0.5
         like *= 1.0 if profile.precision == precision else 0.5
-        like *= 1.0 if bool(architectures[profile.model].experts) == bool(model.experts) else 0.5
-        like *= 2.0 if profile.model == model.name else 1.0
-        samples.append((like, profile.efficiency))
-        names.append(profile.name)
+        like *= 1.0 if bool(other.experts) == bool(model.experts) else 0.5
+        like *= 4.0 if profile.model == model.name else 1.0
+        samples.append((like, _by_layer(profile.efficiency or PRIOR, other.layers)))
     total = sum(weight for weight, _ in samples)
     means: dict[str, float] = {}
     spreads: dict[str, float] = {}
-    for entry in fields(Efficiency):
-        logs = [(weight, math.log(getattr(sample, entry.name))) for weight, sample in samples]
-        mean = sum(weight * log for weight, log in logs) / total
-        scatter = sum(weight * (log - mean) ** 2 for weight, log in logs) + PRIOR_WEIGHT * PRIOR_SD**2
-        means[entry.name] = math.exp(mean)
-        spreads[entry.name] = max(FLOOR_SD, math.sqrt(scatter / total))
-    return Efficiency(**means), spreads, names
+    for name in PRIOR.as_dict():
+        mean = sum(weight * logs[name] for weight, logs in samples) / total
+        scatter = sum(weight * (logs[name] - mean) ** 2 for weight, logs in samples) + PRIOR_WEIGHT * PRIOR_SD**2
+        means[name] = math.exp(mean) * (model.layers + FIXED_LAYERS if name in _OF_A_LAYER else 1.0)
+        spreads[name] = max(FLOOR_SD, math.sqrt(scatter / total))
+    return Efficiency(**means), spreads, [one.name for one in known]
+
+
+def _by_layer(efficiency: Efficiency, layers: int) -> dict[str, float]:
+    """Logarithms of efficiencies, host times divided by the layers and the fixed part."""
+    launched = layers + FIXED_LAYERS
+    return {
+        name: math.log(value / launched if name in _OF_A_LAYER else value)
+        for name, value in efficiency.as_dict().items()
+    }
 
 
 def estimate(

@@ -46,14 +46,13 @@ class Gpu:
     def flops(self, precision: str) -> float:
         """Peak dense FLOP/s of matrix products at a weight precision.
 
-        A card without units of that precision computes in the next wider one it has (weights are unpacked on the fly);
-        ``int4`` weights are always computed in BF16.
+        A card without units of that precision unpacks the weights and computes in BF16, as vLLM's weight-only kernels
+        do; ``int4`` weights are always computed so.
 
-        >>> gpu("h100").flops("fp4") == gpu("h100").fp8_flops, gpu("a100").flops("fp8") == gpu("a100").bf16_flops
+        >>> gpu("h100").flops("fp4") == gpu("h100").bf16_flops, gpu("b200").flops("fp4") == gpu("b200").fp4_flops
         (True, True)
         """
-        wider = {"fp4": (self.fp4_flops, self.fp8_flops), "fp8": (self.fp8_flops,)}.get(precision, ())
-        return next((rate for rate in wider if rate is not None), self.bf16_flops)
+        return {"fp4": self.fp4_flops, "fp8": self.fp8_flops}.get(precision) or self.bf16_flops
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -11,6 +12,7 @@ from pathlib import Path
 from simlab.names import unknown
 from simlab.profiles.estimates import estimate
 from simlab.profiles.gpus import gpu as find_gpu
+from simlab.profiles.models import Model, models
 from simlab.profiles.models import model as find_model
 from simlab.profiles.record import Profile, load, parse
 
@@ -44,6 +46,8 @@ def profile(name_or_path: str | Path) -> Profile:
 def select(model: str, gpu: str, tp: int = 1, precision: str | None = None) -> Profile:
     """The profile of a set-up: the measured one where there is one, otherwise an estimate.
 
+    A measurement of a model of the very same architecture counts as one of this model; its name says which it was.
+
     Args:
         model: name of the model table.
         gpu: name of the GPU table.
@@ -55,7 +59,22 @@ def select(model: str, gpu: str, tp: int = 1, precision: str | None = None) -> P
     """
     architecture, card = find_model(model), find_gpu(gpu)
     weights = architecture.precision(precision)
-    found = profiles().get(f"{architecture.name}.{card.name}.tp{tp}.{weights}")
-    if found is not None:
-        return found
+    for name in (architecture.name, *_same_architecture(architecture)):
+        found = profiles().get(f"{name}.{card.name}.tp{tp}.{weights}")
+        if found is not None:
+            return found
     return estimate(architecture.name, card.name, tp, weights)
+
+
+def _same_architecture(architecture: Model) -> list[str]:
+    """Models that differ in their weights' values alone (Llama-3.3-70B and Llama-3.1-70B): as fast as each other."""
+
+    def shape(entry: Model) -> Model:
+        return replace(
+            entry, name="", hf_id="", source="", aliases=(), max_context=0, published_parameters=0.0,
+            published_active_parameters=0.0,
+        )  # fmt: skip
+
+    return [
+        name for name, entry in models().items() if name != architecture.name and shape(entry) == shape(architecture)
+    ]

@@ -15,7 +15,7 @@ from simlab.profiles.step_time import StepTime
 TABLE_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 513, 768, 1024, 1536, 2048, 4096, 8192, 16384)
 # vLLM captures CUDA graphs up to this many tokens by default; larger steps are launched kernel by kernel.
 GRAPH_TOKENS = 512
-# One all-reduce of a small message over NVLink in vLLM's CUDA graph: 5-10 µs on 2-8 A100 or H100 (aiconfigurator-core 0.12.0).
+# One all-reduce of a small message over NVLink in vLLM's CUDA graph: 5-10 µs on 2-8 GPUs (aiconfigurator-core 0.12.0).
 ALLREDUCE_LATENCY_S = 7e-6
 LINK_EFFICIENCY = 0.6
 # At the knee memory and compute overlap imperfectly: a 4-norm instead of the larger of the two adds at most 19% there.

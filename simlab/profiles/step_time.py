@@ -34,8 +34,8 @@ class StepTime:
         per_prefill_kv_token_s: each token of context of a prefilling request at its chunk's end, s.
         attn_s: each (prefill token × context token) pair, s.
         per_prefill_token_s: each prefill token, s.
-        linear: points (tokens in the step, s), both rising; straight between points, flat before the first, going on
-            at the last slope after the last; ``()`` is none.
+        linear: two or more points (tokens in the step, s) from at most 1 token, both rising; straight between points,
+            going on at the last slope after the last; ``()`` is none.
         overhead_s: once a request, outside the scheduler (HTTP, tokeniser), s.
 
     Raises:
@@ -60,6 +60,8 @@ class StepTime:
         numbers = [number for point in self.linear for number in point]
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             faults.append("linear has a negative or non-finite number: tokens and seconds must be 0 or more")
+        if self.linear and (len(self.linear) < 2 or self.linear[0][0] > 1):
+            faults.append("linear needs two or more points, the first at 1 token or fewer")
         rises = all(t0 < t1 and s0 <= s1 for (t0, s0), (t1, s1) in zip(self.linear, self.linear[1:], strict=False))
         if not rises:
             faults.append("linear must have rising tokens and seconds that never fall")
@@ -69,15 +71,15 @@ class StepTime:
     def linear_s(self, tokens: float) -> float:
         """The piecewise-linear part for a number of tokens in the step, s.
 
-        >>> StepTime(linear=((8, 1.0), (16, 2.0))).linear_s(4), StepTime(linear=((8, 1.0), (16, 2.0))).linear_s(32)
-        (1.0, 4.0)
+        >>> law = StepTime(linear=((0, 1.0), (8, 1.0), (16, 2.0)))
+        >>> law.linear_s(4), law.linear_s(12), law.linear_s(32)
+        (1.0, 1.5, 4.0)
         """
         points = self.linear
         if not points:
             return 0.0
-        if tokens <= points[0][0] or len(points) == 1:
-            return points[0][1]
-        left = min(bisect_right(points, (tokens, math.inf)), len(points) - 1) - 1
+        left = min(bisect_right(points, (tokens, math.inf)), len(points) - 1)
+        left = max(left - 1, 0)
         (t0, s0), (t1, s1) = points[left], points[left + 1]
         return s0 + (tokens - t0) * (s1 - s0) / (t1 - t0)
 
@@ -114,8 +116,8 @@ class StepTime:
     def scaled(self, factors: Mapping[str, float]) -> StepTime:
         """The same with terms multiplied by factors; ``"linear"`` scales the seconds of every point.
 
-        >>> StepTime(base_s=0.01, linear=((1, 0.5),)).scaled({"base_s": 2, "linear": 2})  # doctest: +ELLIPSIS
-        StepTime(base_s=0.02, ... linear=((1, 1.0),), overhead_s=0.0)
+        >>> StepTime(base_s=0.01, linear=((0, 0), (1, 0.5))).scaled({"base_s": 2, "linear": 2})  # doctest: +ELLIPSIS
+        StepTime(base_s=0.02, ... linear=((0, 0), (1, 1.0)), overhead_s=0.0)
         """
         changes: dict[str, object] = {
             term: getattr(self, term) * factor for term, factor in factors.items() if term != "linear"
