@@ -88,10 +88,13 @@ def _write(path: Path, summary: WorkloadSummary) -> None:
 
 
 def _draw(path: Path, summary: WorkloadSummary) -> None:
+    import matplotlib as mpl
+
     from simlab.report.traffic import summary_figure
     from simlab.results.files import output_folder
 
     figure = summary_figure(summary)
     figure.patch.set_facecolor("white")
-    with output_folder(path.parent) as staging:
-        figure.savefig(staging / path.name, dpi=144)
+    plain = {"Date": None} if path.suffix.lower() == ".svg" else None  # no date, so that equal traces give equal bytes
+    with output_folder(path.parent) as staging, mpl.rc_context({"svg.hashsalt": summary.name}):
+        figure.savefig(staging / path.name, dpi=144, metadata=plain)

@@ -267,7 +267,7 @@ def _residual_cv(reader: TraceReader, steps: RateSteps, duration_s: float) -> fl
 
 def _of_windows(reader: TraceReader, name: str) -> WorkloadSummary:
     windows = read_windows(reader)
-    joint = read_lengths(reader, windows)
+    joint, known = read_lengths(reader, windows)
     rps = windows.total_rps()
     duration_s = len(rps) * windows.window_s
     bins, width = len(rps), windows.window_s
@@ -282,7 +282,8 @@ def _of_windows(reader: TraceReader, name: str) -> WorkloadSummary:
         prompt_tokens=prompt, output_tokens=output, pairs=_condensed(joint),
         notes=[
             f"the trace gives rates and quantiles by client, not requests: {len(np.unique(windows.client))} clients, "
-            f"lengths from {lengths_path(reader).name}, prompt and output independent within a client",
+            f"lengths of {known:.0%} of the requests from {lengths_path(reader).name}, prompt and output independent "
+            "within a client and period",
             "residual_cv pools the clients' own burstiness: right over long times, too bursty over short ones",
         ],
     )  # fmt: skip

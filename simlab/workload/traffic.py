@@ -109,15 +109,10 @@ def _windows(
     assert summary.residual_cv is not None
     rate = summary.rate_function(scale=arrivals.rate_scale)
     assert rate is not None
-    times = RenewalSource(
-        rate,
-        "gamma",
-        summary.residual_cv,
-        seed=seed,
-        index=index,
-        horizon_s=min(horizon_s, repeat * summary.duration_s),
-    )
-    return _drawn(cls, _Drawn(times), rate, horizon_s, _Lengths(None, None, summary.joint), list(summary.notes))
+    end_s = min(horizon_s, repeat * summary.duration_s)
+    times = RenewalSource(rate, "gamma", summary.residual_cv, seed=seed, index=index, horizon_s=end_s)
+    lengths = _Lengths(None, None, summary.joint)
+    return _drawn(cls, _Drawn(times), rate, horizon_s, lengths, list(summary.notes), end_s=end_s)
 
 
 def _summary(
@@ -169,15 +164,24 @@ def _lengths(lengths: Lengths | None, base_dir: Path | None) -> _Lengths:
 
 
 def _drawn(
-    cls: WorkloadClass, source: Source, rate: RateFunction, horizon_s: float, lengths: _Lengths, notes: list[str]
+    cls: WorkloadClass,
+    source: Source,
+    rate: RateFunction,
+    horizon_s: float,
+    lengths: _Lengths,
+    notes: list[str],
+    *,
+    end_s: float = math.inf,
 ) -> Stream:
-    """A stream of arrivals at a known rate; with sessions, arrivals are their starts."""
+    """A stream of arrivals at a known rate until ``end_s``; with sessions, arrivals are their starts."""
     turns = None if cls.sessions is None else cls.sessions.turns.distribution()
 
     def measure() -> Load:
         prompt, output = _turn_means(cls, turns, lengths)
         per_start = 1.0 if turns is None else _moments(turns)[0]
-        return Load(rate.mean_rps(horizon_s) * per_start, rate.peak_rps(horizon_s) * per_start, prompt, output)
+        until_s = min(end_s, horizon_s)
+        mean_rps = rate.integral(until_s) / horizon_s
+        return Load(mean_rps * per_start, rate.peak_rps(until_s) * per_start, prompt, output)
 
     return Stream(
         source,

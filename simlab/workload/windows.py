@@ -85,11 +85,15 @@ def lengths_path(reader: TraceReader) -> Path:
     return reader.path.with_name(reader.path.name.replace(*reader.layout.lengths_from))
 
 
-def read_lengths(reader: TraceReader, windows: Windows) -> JointTable:
+def read_lengths(reader: TraceReader, windows: Windows) -> tuple[JointTable, float]:
     """Pairs of lengths from the clients' quantiles, each client and period weighted by its requests.
 
     Within a client and period, the quantile function is log-linear between the given quantiles, its upper end chosen so
-    that the mean comes out (where it can), and prompt and output are taken as independent: the data do not say more.
+    that the mean comes out (where it cannot, all is scaled by the few percent that are left), and prompt and output are
+    taken as independent: the data do not say more.
+
+    Returns:
+        The pairs, and the share of all requests that come from clients and periods with known lengths.
 
     Raises:
         TraceError: the file of lengths is missing or bad, or shares no client with the windows.
@@ -119,7 +123,7 @@ def read_lengths(reader: TraceReader, windows: Windows) -> JointTable:
     ]
     if not rows or sum(weights) <= 0.0:
         raise trace_error(str(path), "shares no client and period with the windows, so it says nothing about them")
-    return _mixture(np.array(rows), np.array(weights))
+    return _mixture(np.array(rows), np.array(weights)), sum(weights) / float(windows.rate_rps.sum())
 
 
 def _filled(table: Table, batch: Batch, wanted: list[str]) -> list[NDArray[np.float64]]:
@@ -146,7 +150,7 @@ def _mixture(rows: NDArray[np.float64], weights: NDArray[np.float64]) -> JointTa
 
 
 def _quantile(facts: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The log-linear quantile function of (mean, p10, p25, p50, p75, p90, p99) at ``p``."""
+    """The log-linear quantile function of (mean, p10, p25, p50, p75, p90, p99) at ``p``, scaled to the mean."""
     mean, logs = float(facts[0]), np.log(np.maximum(facts[1:], 1.0))
     grid = (np.arange(2000, dtype=np.float64) + 0.5) / 2000.0
     low = max(0.0, 2.0 * logs[0] - logs[1])  # below p10 as steep as from p25 to p10
@@ -162,4 +166,5 @@ def _quantile(facts: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.
             bottom = middle
         else:
             top = middle
-    return table(0.5 * (bottom + top), p)
+    values = table(0.5 * (bottom + top), p)
+    return values * (mean / values.mean()) if len(values) and mean > 0.0 else values

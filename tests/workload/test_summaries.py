@@ -14,6 +14,13 @@ from simlab.workload import bundled_summaries, load_summary, open_stream, summar
 from simlab.workload.reader import TraceReader
 from simlab.workload.windows import read_windows
 
+SERVEGEN_MEANS = [
+    ("servegen-m-large", 869.72, 154.24),
+    ("servegen-m-small", 119.56, 14.885),
+    ("servegen-deepseek-r1", 1285.20, 1534.66),
+]
+"""The clients' mean lengths, weighted by their requests in each period, worked out apart with csv and plain loops."""
+
 
 def written(tmp_path, times, prompts=None, outputs=None):
     prompts = [100] * len(times) if prompts is None else prompts
@@ -150,6 +157,13 @@ def test_drawn_traffic_is_like_the_real_hour(cv, shared_data):
             assert np.quantile(values, p) == pytest.approx(np.quantile(truth, p), rel=0.03, abs=2.0)
     real_rank = stats.spearmanr(*real).statistic
     assert stats.spearmanr(stream.joint.prompt, stream.joint.output).statistic == pytest.approx(real_rank, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "prompt", "output"), SERVEGEN_MEANS)
+def test_lengths_of_clients_are_weighted_by_their_requests(name, prompt, output):
+    summary = load_summary(name)
+    assert summary.prompt_tokens.mean == pytest.approx(prompt, rel=0.002)
+    assert summary.output_tokens.mean == pytest.approx(output, rel=0.01)
 
 
 def test_windows_of_clients_add_up(shared_data):
