@@ -15,6 +15,7 @@ from simlab import __version__
 from simlab.cli.new import new_command
 from simlab.cli.run import run_command
 from simlab.cli.schema import schema_command
+from simlab.cli.trace import app as trace_app
 from simlab.cli.validate import validate_command
 from simlab.errors import SimlabError
 
@@ -30,6 +31,7 @@ app.command("run")(run_command)
 app.command("validate")(validate_command)
 app.command("schema")(schema_command)
 app.command("new")(new_command)
+app.add_typer(trace_app, name="trace")
 
 _BUG = 101
 

@@ -15,7 +15,7 @@ _DEFAULT = "quickstart"
 
 def new_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="What to call it: NAME.yaml is written.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="What to call it: NAME.yaml is written.", show_default=False)
     ] = None,
     example: Annotated[
         str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,15 @@ def load(path: str | Path, *, variant: str | None = None, sets: Sequence[str] = 
     Args:
         path: the file, or the bare name of a bundled scenario (``"quickstart"``).
         variant: name of one of its variants, to apply.
-        sets: changes as on the command line, ``"dotted.path=value"`` with the value in YAML; applied last, in order.
+        sets: changes as on the command line, ``"dotted.path=value"`` with the value in YAML; applied on top of the
+            variant, in order. One that changes something the variant has removed is not an error.
 
     Raises:
         ScenarioError: with all the problems of the file, its bases, the variant and the changes at once.
     """
     root, source = _read(path)
-    found = list(_apply_variant(root, variant, str(path))) if variant is not None else []
-    scenario = _finish(root, found, sets)
-    scenario._source, scenario._variant = source, variant
+    scenario = _finish(root, variant, sets, str(path))
+    scenario._source = source
     return scenario
 
 
@@ -62,11 +63,7 @@ def scenario_from_dict(data: Mapping[str, Any], *, variant: str | None = None, s
     Raises:
         ScenarioError: with all problems at once (without line numbers: there are none).
     """
-    root = tree.from_plain(data, "")
-    found = list(_apply_variant(root, variant, "")) if variant is not None else []
-    scenario = _finish(root, found, sets)
-    scenario._variant = variant
-    return scenario
+    return _finish(tree.from_plain(data, ""), variant, sets, "")
 
 
 def json_schema() -> dict[str, Any]:
@@ -130,25 +127,35 @@ def _apply_variant(root: Node, variant: str, shown: str) -> list[Problem]:
     return found
 
 
-def _apply_sets(root: Node, sets: Sequence[str]) -> list[Problem]:
+def _apply_sets(root: Node, sets: Sequence[str]) -> list[list[Problem]]:
+    """Applies each change; gives what is wrong with each."""
+    return [_apply_set(root, item) for item in sets]
+
+
+def _apply_set(root: Node, item: str) -> list[Problem]:
+    where = f"--set {item}"
+    path, equals, text = item.partition("=")
+    if not equals or not path.strip():
+        return [Problem(where, "", "write path=value, e.g. --set workload.chat.arrivals.rate=20/s")]
+    try:
+        value = read_text(text, "value").plain()
+    except ScenarioError as error:
+        return [Problem(where, path, problem.message) for problem in error.problems]
+    return list(tree.override(root, path.strip(), tree.from_plain(value, where)))
+
+
+def _finish(root: Node, variant: str | None, sets: Sequence[str], shown: str) -> Scenario:
+    """Applies the variant and the changes, and reads what comes out."""
     found: list[Problem] = []
-    for item in sets:
-        where = f"--set {item}"
-        path, equals, text = item.partition("=")
-        if not equals or not path.strip():
-            found.append(Problem(where, "", "write path=value, e.g. --set workload.chat.arrivals.rate=20/s"))
-            continue
-        try:
-            value = read_text(text, "value").plain()
-        except ScenarioError as error:
-            found += [Problem(where, path, problem.message) for problem in error.problems]
-            continue
-        found += tree.override(root, path.strip(), tree.from_plain(value, where))
-    return found
-
-
-def _finish(root: Node, found: list[Problem], sets: Sequence[str]) -> Scenario:
-    found = found + _apply_sets(root, sets)
+    before = _apply_sets(root, sets)
+    if variant is None:
+        found += chain.from_iterable(before)
+    else:
+        found += _apply_variant(root, variant, shown)
+        # A change may be about what the variant has just removed, or about what only the variant brings: it is wrong
+        # when it fits neither without the variant nor with it.
+        after = _apply_sets(root, sets)
+        found += chain.from_iterable(late for early, late in zip(before, after, strict=True) if early and late)
     root = tree.drop_removed(root)
     data = root.plain()
     scenario: Scenario | None = None
@@ -161,6 +168,7 @@ def _finish(root: Node, found: list[Problem], sets: Sequence[str]) -> Scenario:
         found += [problem for problem in references if problem.path not in said]
     if scenario is None or found:
         raise ScenarioError(in_order(found))
+    scenario._variant = variant
     return scenario
 
 

@@ -51,6 +51,18 @@ def test_set_comes_after_the_variant(good):
     assert scenario.workload["chat"].arrivals.rate == 0.5
 
 
+def test_set_may_be_about_what_a_variant_removes_or_brings(good):
+    good.write_text(GOOD + "    - operations: []\n    - pools: {}\n    - gateway.routes.1.to: {gpt-4.1: 1}\n")
+    scenario = load(good, variant="api", sets=["pools.local.replicas=3", "slo.ttft=3s"])
+    assert (scenario.pools, scenario.slo.ttft) == ({}, 3.0)
+    good.write_text(GOOD + "    - pools.extra: {model: llama-3.1-8b, gpu: l4}\n")
+    assert load(good, variant="api", sets=["pools.extra.replicas=7"]).pools["extra"].replicas == 7
+    with pytest.raises(ScenarioError, match="there is no 'extra' in pools"):
+        load(good, sets=["pools.extra.replicas=7"])
+    with pytest.raises(ScenarioError, match="there is no 'other' in pools"):
+        load(good, variant="api", sets=["pools.other.replicas=7"])
+
+
 def test_set_makes_room_for_optional_parts_and_finds_names_with_dots(good):
     scenario = load(good, sets=["budget.usd_per_month=$20k", "apis.gpt-4.1.rpm=500", "gateway.routes.0.to.gpt-4.1=30"])
     assert scenario.budget.usd_per_month == 20000.0
