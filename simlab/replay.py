@@ -159,11 +159,11 @@ def _check(
     ]
     if not problems and not step_time["base_s"] + step_time["per_prefill_token_s"] + step_time["per_context_token_s"]:
         problems.append(Problem("replay", "step_time", "steps would take no time; give base_s a value above 0"))
-    limits = {"max_num_seqs": max_num_seqs, "kv_blocks": kv_blocks - 1, "block_size": block_size}
+    limits = (("max_num_seqs", max_num_seqs, 1), ("kv_blocks", kv_blocks, 2), ("block_size", block_size, 1))
     problems += [
-        Problem("replay", name, f"must be at least {2 if name == 'kv_blocks' else 1}, read {value + (name == 'kv_blocks')}")
-        for name, value in limits.items()
-        if value < 1
+        Problem("replay", name, f"must be at least {least}, read {value}")
+        for name, value, least in limits
+        if value < least
     ]
     if max_num_batched_tokens < max_num_seqs:
         problems.append(

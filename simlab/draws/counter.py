@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from simlab.draws.kernel import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -22,7 +23,7 @@ _S11 = np.uint64(11)
 _TWO_53 = 1.0 / 9007199254740992.0
 
 
-@njit(cache=True)
+@kernel
 def mix(x: np.uint64) -> np.uint64:
     """The SplitMix64 finaliser: a bijection of 64-bit words."""
     x = np.uint64(x)
@@ -34,19 +35,19 @@ def mix(x: np.uint64) -> np.uint64:
     return x
 
 
-@njit(cache=True)
+@kernel
 def key(a: int | np.uint64, b: int | np.uint64) -> np.uint64:
     """Joins two words into a key; ``key(key(seed, stream), counter)`` names one draw."""
     return mix(np.uint64(a) * _MIX_1 + mix(np.uint64(b) + _GOLDEN))
 
 
-@njit(cache=True)
+@kernel
 def uniform(k: np.uint64) -> float:
     """The uniform number of a key, in the open interval (0, 1): 53 random bits, centred."""
     return (np.float64(np.uint64(k) >> _S11) + 0.5) * _TWO_53
 
 
-@njit(cache=True)
+@kernel
 def normal_quantile(p: float) -> float:
     """The standard normal quantile of ``p`` in (0, 1).
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from simlab.draws.counter import normal_quantile
+from simlab.draws.kernel import kernel
 
 FIXED, EXPONENTIAL, LOGNORMAL, EMPIRICAL, GEOMETRIC = 0, 1, 2, 3, 4
 
@@ -116,7 +116,7 @@ def pack(distributions: list[Distribution]) -> tuple[NDArray[np.void], NDArray[n
     return records, np.array(tables or [0.0], dtype=np.float64)
 
 
-@njit(cache=True)
+@kernel
 def draw(records: NDArray[np.void], tables: NDArray[np.float64], index: int, u: float) -> float:
     """The quantile of packed distribution ``index`` at the uniform number ``u`` in (0, 1)."""
     d = records[index]

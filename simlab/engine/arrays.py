@@ -87,8 +87,8 @@ class_dtype = _record(
 """A workload class: indices of packed distributions (-1 = none), alias tables, and its feed's cursor."""
 
 backend_dtype = _record(
-    "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at knots_n "
-    "concurrency reject_full in_flight queue_head queue_tail queued ttft itl long_tokens shared",
+    "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at "
+    "knots_n concurrency reject_full in_flight queue_head queue_tail queued ttft itl long_tokens",
     "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s overhead_s work_prefill_s "
     "work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability cached_ratio",
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from simlab.draws.counter import key, uniform
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     FOR_DISPATCH,
     LEAST_KV,
@@ -18,7 +17,7 @@ from simlab.engine.arrays import (
 from simlab.engine.kvcache import lookup
 
 
-@njit(cache=True)
+@kernel
 def _count_up(w: World, b: int) -> int:
     n = 0
     r = w.backends[b].rep_head
@@ -29,7 +28,7 @@ def _count_up(w: World, b: int) -> int:
     return n
 
 
-@njit(cache=True)
+@kernel
 def _nth_up(w: World, b: int, n: int) -> int:
     r = w.backends[b].rep_head
     while r != NONE:
@@ -41,7 +40,7 @@ def _nth_up(w: World, b: int, n: int) -> int:
     return NONE
 
 
-@njit(cache=True)
+@kernel
 def _least_outstanding(w: World, b: int) -> int:
     """Fewest requests waiting and running; the earliest replica among equals."""
     best = NONE
@@ -58,7 +57,7 @@ def _least_outstanding(w: World, b: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _least_kv(w: World, b: int) -> int:
     """Fewest KV blocks held or asked for by waiting prompts; the fewest requests among equals."""
     best = NONE
@@ -80,7 +79,7 @@ def _least_kv(w: World, b: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def _prefix_affinity(w: World, b: int, slot: int) -> int:
     """The replica that has most of the prompt cached, unless it is far busier than the least busy one.
 
@@ -108,7 +107,7 @@ def _prefix_affinity(w: World, b: int, slot: int) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def choose_replica(w: World, b: int, slot: int) -> int:
     """The replica that pool ``b``'s policy gives the request, or NONE when none is up."""
     be = w.backends[b]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     ERROR,
     FOR_ERROR,
@@ -22,7 +21,7 @@ from simlab.engine.arrays import (
 from simlab.engine.heaps import push_timer
 
 
-@njit(cache=True)
+@kernel
 def _limited(w: World, b: int, slot: int, t: float) -> bool:
     """Takes the request from the endpoint's token buckets; True if a limit answers 429.
 
@@ -47,7 +46,7 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def _start(w: World, b: int, slot: int, t: float) -> None:
     """The provider takes the request up: its first token, its pace, and whether it fails are drawn."""
     be = w.backends[b]
@@ -67,7 +66,7 @@ def _start(w: World, b: int, slot: int, t: float) -> None:
     push_timer(w, end, slot, T_API_DONE)
 
 
-@njit(cache=True)
+@kernel
 def call(w: World, b: int, slot: int, t: float) -> int:
     """Sends a request to the endpoint; returns OK (taken up or queued) or RATE_LIMITED."""
     be = w.backends[b]
@@ -93,7 +92,7 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     return OK
 
 
-@njit(cache=True)
+@kernel
 def hang_up(w: World, slot: int, t: float) -> int:
     """Ends a call (done, failed or given up by the client) and takes up the next one; returns tokens generated."""
     s = w.slots[slot]

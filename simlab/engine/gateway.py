@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from simlab.draws.counter import key, uniform
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     BACKOFF,
     ERROR,
@@ -35,7 +34,7 @@ from simlab.engine.replica import abort, enqueue, output_tokens
 from simlab.engine.tasks import leave
 
 
-@njit(cache=True)
+@kernel
 def _watch(w: World, slot: int) -> None:
     """Puts the attempt at the end of the list of those that can time out (all have the same time-out)."""
     state = w.state[0]
@@ -50,7 +49,7 @@ def _watch(w: World, slot: int) -> None:
     s.link = 1
 
 
-@njit(cache=True)
+@kernel
 def unwatch(w: World, slot: int) -> None:
     """Takes the attempt off the time-out list, if it is on it."""
     state = w.state[0]
@@ -68,7 +67,7 @@ def unwatch(w: World, slot: int) -> None:
         w.slots[s.tnext].tprev = s.tprev
 
 
-@njit(cache=True)
+@kernel
 def _route(w: World, slot: int) -> int:
     """Draws a backend by the weights of the class's route; a retry draws again."""
     s = w.slots[slot]
@@ -82,7 +81,7 @@ def _route(w: World, slot: int) -> int:
     return b
 
 
-@njit(cache=True)
+@kernel
 def start_attempt(w: World, slot: int, t: float) -> None:
     """Makes one call to a backend for the task."""
     s = w.slots[slot]
@@ -117,7 +116,7 @@ def start_attempt(w: World, slot: int, t: float) -> None:
         _watch(w, slot)
 
 
-@njit(cache=True)
+@kernel
 def _retries(w: World, slot: int, outcome: int) -> bool:
     """Whether the retry policy tries again after this outcome."""
     g = w.gateway[0]
@@ -132,7 +131,7 @@ def _retries(w: World, slot: int, outcome: int) -> bool:
     return g.retry_rejected == 1
 
 
-@njit(cache=True)
+@kernel
 def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, billed: bool) -> None:
     """Books an attempt that is over, then retries after a backoff or ends the task."""
     unwatch(w, slot)
@@ -151,7 +150,7 @@ def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, bil
     leave(w, slot, t, outcome == OK)
 
 
-@njit(cache=True)
+@kernel
 def api_done(w: World, slot: int, t: float) -> None:
     """A provider's answer is complete, or it failed."""
     s = w.slots[slot]
@@ -164,14 +163,14 @@ def api_done(w: World, slot: int, t: float) -> None:
     end_attempt(w, slot, t, outcome, generated, outcome == OK)
 
 
-@njit(cache=True)
+@kernel
 def replica_done(w: World, slot: int, t: float) -> None:
     """A replica has made all tokens of the request."""
     s = w.slots[slot]
     end_attempt(w, slot, t + w.backends[s.backend].overhead_s, OK, s.output, True)
 
 
-@njit(cache=True)
+@kernel
 def time_out(w: World, slot: int, t: float) -> None:
     """The gateway gives an attempt up. A replica drops it at the end of its running step; what was made is paid for."""
     s = w.slots[slot]

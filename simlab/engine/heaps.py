@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import NONE, World
 
 
-@njit(cache=True)
+@kernel
 def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     """Sets a timer for a slot; it is stale once the slot's ``gen`` has moved on."""
     state = w.state[0]
@@ -27,7 +26,7 @@ def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     timer.kind = kind
 
 
-@njit(cache=True)
+@kernel
 def pop_timer(w: World) -> None:
     """Removes the earliest timer."""
     state = w.state[0]
@@ -51,7 +50,7 @@ def pop_timer(w: World) -> None:
     timers[i] = timers[n]
 
 
-@njit(cache=True)
+@kernel
 def _sift_finish(w: World, r: int, i: int, n: int) -> None:
     """Puts the entry at ``i`` of replica ``r``'s finish heap where it belongs, up or down."""
     heap = w.finish[r]
@@ -80,7 +79,7 @@ def _sift_finish(w: World, r: int, i: int, n: int) -> None:
     w.slots[slot].heap_pos = i
 
 
-@njit(cache=True)
+@kernel
 def push_finish(w: World, r: int, slot: int, key: int) -> None:
     """Enters a decoding sequence with the decode step it finishes at (and its admission number, for order) as key."""
     rep = w.reps[r]
@@ -91,7 +90,7 @@ def push_finish(w: World, r: int, slot: int, key: int) -> None:
     _sift_finish(w, r, n, n + 1)
 
 
-@njit(cache=True)
+@kernel
 def remove_finish(w: World, r: int, slot: int) -> None:
     """Takes a decoding sequence out of its replica's finish heap."""
     rep = w.reps[r]
@@ -104,7 +103,7 @@ def remove_finish(w: World, r: int, slot: int) -> None:
         _sift_finish(w, r, i, n)
 
 
-@njit(cache=True)
+@kernel
 def set_event(w: World, r: int, t: float) -> None:
     """Moves the next event of replica ``r`` to time ``t``."""
     reps = w.reps

@@ -7,8 +7,8 @@ block of content are put in front, cached ones behind, deepest block first, and 
 - blocks without content are alike: a counter (``plain``);
 - blocks that nobody can hit again (content unique to a finished request) are alike too: neighbours in the queue are one
   *run* with a count; a preempted or retried request owns its run and may hit what is left of it;
-- only blocks whose content others can ask for (shared segments, session history) are kept one by one, found by a hash of
-  the chain of segment ids up to the block's end.
+- only blocks whose content others can ask for (shared segments, session history) are kept one by one, found by a hash
+  of the chain of segment ids up to the block's end.
 
 Block records ``[block_at, block_at + kv_blocks)`` belong to a replica; its runs follow from ``run_at``.
 """
@@ -16,13 +16,13 @@ Block records ``[block_at, block_at + kv_blocks)`` belong to a replica; its runs
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from simlab.draws.counter import key as join_key
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import NONE, World
 
 
-@njit(cache=True)
+@kernel
 def _lru_append(w: World, r: int, e: int) -> None:
     rep = w.reps[r]
     entry = w.blocks[e]
@@ -35,7 +35,7 @@ def _lru_append(w: World, r: int, e: int) -> None:
     rep.lru_tail = e
 
 
-@njit(cache=True)
+@kernel
 def _lru_remove(w: World, r: int, e: int) -> None:
     rep = w.reps[r]
     entry = w.blocks[e]
@@ -49,7 +49,7 @@ def _lru_remove(w: World, r: int, e: int) -> None:
         w.blocks[entry.next].prev = entry.prev
 
 
-@njit(cache=True)
+@kernel
 def _forget_run(w: World, r: int, e: int) -> None:
     """Ends a run: its owner, if any, can hit nothing of it any more."""
     entry = w.blocks[e]
@@ -60,7 +60,7 @@ def _forget_run(w: World, r: int, e: int) -> None:
     w.reps[r].free_run = e
 
 
-@njit(cache=True)
+@kernel
 def _unhash(w: World, r: int, b: int) -> None:
     """Takes block ``b`` out of the hash and gives its record back."""
     rep = w.reps[r]
@@ -76,7 +76,7 @@ def _unhash(w: World, r: int, b: int) -> None:
     rep.free_block = b
 
 
-@njit(cache=True)
+@kernel
 def take(w: World, r: int, n: int) -> None:
     """Allocates ``n`` free blocks from the front of the queue, evicting cached content; there must be as many."""
     rep = w.reps[r]
@@ -101,7 +101,7 @@ def take(w: World, r: int, n: int) -> None:
             n -= 1
 
 
-@njit(cache=True)
+@kernel
 def _append_run(w: World, r: int, n: int, owner: int) -> int:
     """Frees ``n`` full blocks of unique content; returns the run's record when it has an owner."""
     rep = w.reps[r]
@@ -122,7 +122,7 @@ def _append_run(w: World, r: int, n: int, owner: int) -> int:
     return e if owner != NONE else NONE
 
 
-@njit(cache=True)
+@kernel
 def disown_run(w: World, slot: int) -> None:
     """The slot will not come back for its freed blocks: they stay cached but nobody can hit them."""
     s = w.slots[slot]
@@ -131,7 +131,7 @@ def disown_run(w: World, slot: int) -> None:
         s.run = NONE
 
 
-@njit(cache=True)
+@kernel
 def _find(w: World, r: int, key: np.uint64) -> int:
     """The first cached block with this content, or NONE."""
     rep = w.reps[r]
@@ -141,7 +141,7 @@ def _find(w: World, r: int, key: np.uint64) -> int:
     return b
 
 
-@njit(cache=True)
+@kernel
 def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
     """Gives one of the slot's blocks its content and the slot's hold on it; a second copy of a content is kept too."""
     rep = w.reps[r]
@@ -166,7 +166,7 @@ def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
     _hold(w, slot, b, state)
 
 
-@njit(cache=True)
+@kernel
 def _hold(w: World, slot: int, b: int, state: np.void) -> None:
     ref = state.free_ref
     if ref != NONE:
@@ -181,7 +181,7 @@ def _hold(w: World, slot: int, b: int, state: np.void) -> None:
     s.n_refs += 1
 
 
-@njit(cache=True)
+@kernel
 def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]:
     """What the prefix cache holds of a waiting request: (cached blocks, those that are free now, of its own run).
 
@@ -215,7 +215,7 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
     return hits + own, free_hits + own, own
 
 
-@njit(cache=True)
+@kernel
 def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> None:
     """Takes hold of the cached blocks that `lookup` found."""
     rep = w.reps[r]
@@ -247,7 +247,7 @@ def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> No
     s.blocks = hits
 
 
-@njit(cache=True)
+@kernel
 def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> None:
     """Makes the slot's full blocks among its first ``tokens`` tokens findable, as far as others can ask for them."""
     s = w.slots[slot]
@@ -267,7 +267,7 @@ def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> Non
         end += block_size
 
 
-@njit(cache=True)
+@kernel
 def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: int, keep: int) -> None:
     """Frees all of the slot's blocks, deepest first; ``tokens`` of them are computed.
 
@@ -311,7 +311,7 @@ def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: 
     s.n_refs = 0
 
 
-@njit(cache=True)
+@kernel
 def clear(w: World, r: int) -> None:
     """Forgets all cached content of a replica whose slots hold nothing any more (it failed or stopped)."""
     rep = w.reps[r]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     DECODE,
     DONE,
@@ -36,7 +35,7 @@ from simlab.engine.replica import NEVER, advance, drop_running, plan, pop_finish
 from simlab.engine.tasks import arrive, new_slot, next_turn, think
 
 
-@njit(cache=True)
+@kernel
 def _next_arrival(w: World) -> None:
     """Finds the class whose feed is due first; a feed at its end asks for its next chunk."""
     state = w.state[0]
@@ -54,7 +53,7 @@ def _next_arrival(w: World) -> None:
             state.need_cls = c
 
 
-@njit(cache=True)
+@kernel
 def _segments_of_next(w: World) -> int:
     """Segments that the next arrival brings at most."""
     c = w.state[0].arrival_cls
@@ -64,7 +63,7 @@ def _segments_of_next(w: World) -> int:
     return 2
 
 
-@njit(cache=True)
+@kernel
 def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
     """A replica's steps end, or it plans: finished requests leave, given-up ones are dropped, the next steps begin.
 
@@ -93,7 +92,7 @@ def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
     plan(w, r, t)
 
 
-@njit(cache=True)
+@kernel
 def _drop_aborted(w: World, r: int, t: float) -> None:
     rep = w.reps[r]
     slot = rep.run_head
@@ -107,7 +106,7 @@ def _drop_aborted(w: World, r: int, t: float) -> None:
         slot = after
 
 
-@njit(cache=True)
+@kernel
 def _timer(w: World, t: float) -> None:
     timer = w.timers[0]
     slot = timer.slot
@@ -125,7 +124,7 @@ def _timer(w: World, t: float) -> None:
         start_attempt(w, slot, t)
 
 
-@njit(cache=True)
+@kernel
 def run(w: World, until: float) -> int:
     """Runs all events up to and including time ``until``, or until the caller has to make room; says which.
 
@@ -177,7 +176,7 @@ def run(w: World, until: float) -> int:
             time_out(w, state.timeout_head, timeout_t)
 
 
-@njit(cache=True)
+@kernel
 def start_users(w: World, c: int) -> None:
     """Seats the users of a closed-loop class; each thinks once before the first request."""
     state = w.state[0]
@@ -189,7 +188,7 @@ def start_users(w: World, c: int) -> None:
         think(w, slot, state.now)
 
 
-@njit(cache=True)
+@kernel
 def refresh_arrivals(w: World) -> None:
     """Looks at the feeds again after the caller has filled one."""
     _next_arrival(w)
@@ -198,7 +197,7 @@ def refresh_arrivals(w: World) -> None:
 # --- orders from the slow world --------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def link_replica(w: World, r: int, t: float) -> None:
     """Enters an unleased replica into its pool; it is leased from ``t`` on and starting."""
     state = w.state[0]
@@ -227,7 +226,7 @@ def link_replica(w: World, r: int, t: float) -> None:
     state.n_reps += 1
 
 
-@njit(cache=True)
+@kernel
 def ready(w: World, r: int, t: float) -> None:
     """A starting replica serves from now on."""
     rep = w.reps[r]
@@ -237,7 +236,7 @@ def ready(w: World, r: int, t: float) -> None:
         rep.t_acc = t
 
 
-@njit(cache=True)
+@kernel
 def stop(w: World, r: int, t: float) -> None:
     """Gives an empty replica's lease back."""
     account(w, r, t)
@@ -249,7 +248,7 @@ def stop(w: World, r: int, t: float) -> None:
     clear(w, r)
 
 
-@njit(cache=True)
+@kernel
 def drain(w: World, r: int, t: float) -> None:
     """Sends a replica nothing new; it stops when it has finished what it has."""
     rep = w.reps[r]
@@ -259,7 +258,7 @@ def drain(w: World, r: int, t: float) -> None:
         rep.state = DRAINING
 
 
-@njit(cache=True)
+@kernel
 def fail(w: World, r: int, t: float) -> None:
     """A replica dies: what it was doing ends in an error, its cache is lost, its lease ends."""
     rep = w.reps[r]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     API,
     DRAINING,
@@ -32,7 +31,7 @@ _INV_LOG_GAMMA = 1.0 / math.log(HIST_GAMMA)
 _LOG_LOW = math.log(HIST_LOW_S)
 
 
-@njit(cache=True)
+@kernel
 def bucket_of(x: float) -> int:
     """Histogram bucket of a time: bucket i holds (low g^(i-1), low g^i]."""
     if x <= HIST_LOW_S:
@@ -41,7 +40,7 @@ def bucket_of(x: float) -> int:
     return min(int(i), HIST_BUCKETS - 1)
 
 
-@njit(cache=True)
+@kernel
 def add_time(w: World, metric: int, c: int, b: int, x: float, n: int) -> int:
     """Counts a time ``n`` times; returns its bucket."""
     i = bucket_of(x)
@@ -51,7 +50,7 @@ def add_time(w: World, metric: int, c: int, b: int, x: float, n: int) -> int:
     return i
 
 
-@njit(cache=True)
+@kernel
 def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int) -> None:
     """Counts the inter-token times of ``k`` steps lasting first, first + inc, … for ``n`` sequences each."""
     low = bucket_of(first)
@@ -68,13 +67,13 @@ def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int
     w.hist[ITL, c, b, high] += n * (k - done)
 
 
-@njit(cache=True)
+@kernel
 def window_of(w: World, t: float) -> int:
     """The time window of ``t``."""
     return min(int(t / w.state[0].window_s), len(w.windows) - 1)
 
 
-@njit(cache=True)
+@kernel
 def account(w: World, r: int, t: float) -> None:
     """Adds the replica's time since it was last accounted to its windows; call before its state changes."""
     rep = w.reps[r]
@@ -110,7 +109,7 @@ def account(w: World, r: int, t: float) -> None:
         i += 1
 
 
-@njit(cache=True)
+@kernel
 def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int) -> None:
     """Appends the attempt to the log; the loop stops to have it emptied before it overflows."""
     if len(w.log) <= 1:
@@ -135,7 +134,7 @@ def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int)
     row.finish_s = t
 
 
-@njit(cache=True)
+@kernel
 def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int, billed: bool) -> None:
     """Books one ended attempt on its ledger cell: outcome, tokens if billable, and replica work."""
     s = w.slots[slot]
@@ -172,7 +171,7 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
     log_attempt(w, slot, t, outcome, output_tokens)
 
 
-@njit(cache=True)
+@kernel
 def meter_task(w: World, slot: int, t: float, success: bool) -> None:
     """Books one ended task: success, SLO, latencies (TTFT and E2E from arrival at the gateway)."""
     s = w.slots[slot]

@@ -6,8 +6,8 @@ token budget, ``max_num_seqs`` and free blocks allow (the whole sequence must fi
 nothing is admitted in a step that preempted.
 
 Because ``max_num_batched_tokens >= max_num_seqs`` (vLLM demands it), every decoding sequence gets its token in every
-step and at most one request, the last of the running list, is part way through its prompt. So decoding sequences move in
-lockstep with a step counter ``g``: a sequence is described by where it joined, the next finish is a heap's head, the
+step and at most one request, the last of the running list, is part way through its prompt. So decoding sequences move
+in lockstep with a step counter ``g``: a sequence is described by where it joined, the next finish is a heap's head, the
 blocks that k steps need follow from a histogram of positions modulo the block size, and k steps of one batch take
 ``k t + d k (k - 1) / 2`` seconds, where each step takes d longer than the one before.
 """
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     CHUNKS,
     DECODE,
@@ -39,7 +38,7 @@ _ORDER = 32
 """Bits of a finish key that hold the admission number, so that sequences finishing together keep their order."""
 
 
-@njit(cache=True)
+@kernel
 def step_seconds(
     w: World, b: int, decodes: int, prefill: int, decode_context: int, prefill_context: int, work: float
 ) -> float:
@@ -76,12 +75,12 @@ def step_seconds(
     return t
 
 
-@njit(cache=True)
+@kernel
 def _blocks_for(tokens: int, block_size: int) -> int:
     return (tokens + block_size - 1) // block_size
 
 
-@njit(cache=True)
+@kernel
 def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     """Blocks that the decoding sequences need for their next ``k`` steps."""
     rep = w.reps[r]
@@ -92,12 +91,12 @@ def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     return n
 
 
-@njit(cache=True)
+@kernel
 def _stretch_s(step_s: float, inc_s: float, k: int) -> float:
     return k * step_s + inc_s * (0.5 * k * (k - 1))
 
 
-@njit(cache=True)
+@kernel
 def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
     """The least k >= 1 such that k steps end at or after ``elapsed_s`` from the start of the first."""
     half = 0.5 * inc_s
@@ -119,7 +118,7 @@ def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
 # --- the lists -------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def _append_running(w: World, r: int, slot: int) -> None:
     rep = w.reps[r]
     s = w.slots[slot]
@@ -136,7 +135,7 @@ def _append_running(w: World, r: int, slot: int) -> None:
     rep.admits += 1
 
 
-@njit(cache=True)
+@kernel
 def _remove_running(w: World, r: int, slot: int) -> None:
     rep = w.reps[r]
     s = w.slots[slot]
@@ -153,7 +152,7 @@ def _remove_running(w: World, r: int, slot: int) -> None:
     rep.n_running -= 1
 
 
-@njit(cache=True)
+@kernel
 def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
     """Links a slot into the waiting list behind ``after`` (NONE: at the front)."""
     rep = w.reps[r]
@@ -173,7 +172,7 @@ def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
     rep.n_waiting += 1
 
 
-@njit(cache=True)
+@kernel
 def _remove_waiting(w: World, r: int, slot: int) -> None:
     rep = w.reps[r]
     s = w.slots[slot]
@@ -188,7 +187,7 @@ def _remove_waiting(w: World, r: int, slot: int) -> None:
     rep.n_waiting -= 1
 
 
-@njit(cache=True)
+@kernel
 def _queue_by_priority(w: World, r: int, slot: int) -> None:
     """Waiting order of vLLM's priority policy: lower ``prio`` first, then earlier arrival at the replica."""
     s = w.slots[slot]
@@ -203,7 +202,7 @@ def _queue_by_priority(w: World, r: int, slot: int) -> None:
 # --- decoding sequences ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """The slot's prompt is computed and its token of this step exists: from the next step on it decodes."""
     rep = w.reps[r]
@@ -218,7 +217,7 @@ def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << _ORDER) | s.admit)
 
 
-@njit(cache=True)
+@kernel
 def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """Takes a sequence out of the lockstep and brings its own counters up to date."""
     rep = w.reps[r]
@@ -235,7 +234,48 @@ def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
     remove_finish(w, r, slot)
 
 
-@njit(cache=True)
+@kernel
+def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> None:
+    """Makes findable what running requests of the very same prompt have generated, as far as it came before.
+
+    What a sequence generates gets its names in the hash when it leaves, which nobody can tell from vLLM's naming it
+    step by step, except a request with the same prompt: copies of a content answer in the order they were named. So,
+    before ``slot`` names or looks for such content, its twins further on than ``beyond`` tokens do (or as far and ahead
+    in the batch), the furthest first; ``scheduled`` counts the token that each gets in the step being planned.
+    """
+    s = w.slots[slot]
+    bs = w.backends[w.reps[r].backend].block_size
+    while True:
+        best = NONE
+        most = beyond
+        at = w.reps[r].run_head
+        while at != NONE:
+            twin = w.slots[at]
+            if at != slot and twin.heap_pos != NONE and twin.tail == s.tail and twin.tail_shared == 1:
+                tokens = twin.computed + w.reps[r].g - twin.g_join + scheduled
+                ahead = tokens > most or (tokens == most and best == NONE and twin.admit < s.admit)
+                if ahead and tokens // bs > twin.n_refs:
+                    best = at
+                    most = tokens
+            at = twin.next
+        if best == NONE:
+            return
+        twin = w.slots[best]
+        twin.blocks = max(twin.blocks, _blocks_for(most, bs))
+        cache_full(w, r, best, most, bs)
+
+
+@kernel
+def _free_blocks(w: World, r: int, slot: int, keep: int) -> None:
+    """Gives the blocks of a request that left the batch back; ``keep``: it may come back for what stays cached."""
+    s = w.slots[slot]
+    be = w.backends[w.reps[r].backend]
+    if be.caching == 1 and s.tail_shared == 1 and s.session == NONE and s.computed > s.prompt:
+        _name_twins(w, r, slot, s.computed, 0)
+    release(w, r, slot, s.computed, be.block_size, be.caching, keep)
+
+
+@kernel
 def output_tokens(w: World, slot: int) -> int:
     """Tokens the attempt has generated by the end of its replica's last finished step."""
     s = w.slots[slot]
@@ -247,9 +287,9 @@ def output_tokens(w: World, slot: int) -> int:
 # --- coming and going ------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def enqueue(w: World, r: int, slot: int, t: float) -> None:
-    """A request reaches the replica at ``t``: it waits, and the stretch is cut at the next step if it could enter then."""
+    """A request reaches the replica at ``t`` and waits; a stretch ends at the next step if it could enter then."""
     account(w, r, t)
     rep = w.reps[r]
     be = w.backends[rep.backend]
@@ -276,7 +316,7 @@ def enqueue(w: World, r: int, slot: int, t: float) -> None:
         cut(w, r, t)
 
 
-@njit(cache=True)
+@kernel
 def cut(w: World, r: int, t: float) -> None:
     """Ends the stretch at its first step boundary at or after ``t``."""
     rep = w.reps[r]
@@ -287,7 +327,7 @@ def cut(w: World, r: int, t: float) -> None:
             set_event(w, r, rep.t0 + _stretch_s(rep.step_s, rep.step_inc_s, k))
 
 
-@njit(cache=True)
+@kernel
 def abort(w: World, r: int, slot: int, t: float, keep: int) -> bool:
     """Takes a request off the replica; True if it is gone now, False if it goes at the end of the running step."""
     s = w.slots[slot]
@@ -307,7 +347,7 @@ def abort(w: World, r: int, slot: int, t: float, keep: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def drop_running(w: World, r: int, slot: int, keep: int) -> None:
     """Takes a running request out between steps and frees its blocks."""
     rep = w.reps[r]
@@ -316,21 +356,21 @@ def drop_running(w: World, r: int, slot: int, keep: int) -> None:
     if s.heap_pos != NONE:
         _leave_decode(w, r, slot, be.block_size)
     _remove_running(w, r, slot)
-    release(w, r, slot, s.computed, be.block_size, be.caching, keep)
+    _free_blocks(w, r, slot, keep)
 
 
 # --- planning --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
-def _preempt(w: World, r: int, slot: int, block_size: int, caching: int, priority: int) -> None:
+@kernel
+def _preempt(w: World, r: int, slot: int, block_size: int, priority: int) -> None:
     rep = w.reps[r]
     s = w.slots[slot]
     if s.heap_pos != NONE:
         _leave_decode(w, r, slot, block_size)
         s.last_s = rep.t0
     _remove_running(w, r, slot)
-    release(w, r, slot, s.computed, block_size, caching, 1)
+    _free_blocks(w, r, slot, 1)
     s.computed = 0
     s.target = s.prompt + s.out_done
     s.preempts += 1
@@ -341,7 +381,7 @@ def _preempt(w: World, r: int, slot: int, block_size: int, caching: int, priorit
         _insert_waiting(w, r, slot, NONE)
 
 
-@njit(cache=True)
+@kernel
 def _victim(w: World, r: int, priority: int) -> int:
     """Whom a shortage of blocks preempts: the last running request, or the lowest priority's latest."""
     at = w.reps[r].run_tail
@@ -358,7 +398,7 @@ def _victim(w: World, r: int, priority: int) -> int:
     return worst
 
 
-@njit(cache=True)
+@kernel
 def _allocate_or_preempt(w: World, r: int) -> None:
     """A step for which blocks run short: one request after the other gets its blocks or preempts for them."""
     rep = w.reps[r]
@@ -380,7 +420,7 @@ def _allocate_or_preempt(w: World, r: int) -> None:
         gone = False
         while need > rep.free:
             victim = _victim(w, r, be.priority)
-            _preempt(w, r, victim, bs, be.caching, be.priority)
+            _preempt(w, r, victim, bs, be.priority)
             if victim == slot:
                 gone = True
                 break
@@ -396,7 +436,7 @@ def _allocate_or_preempt(w: World, r: int) -> None:
         slot = s.next
 
 
-@njit(cache=True)
+@kernel
 def _plan_step_time(w: World, r: int, t: float) -> None:
     """Times one step with all requests' tokens as they stand and makes it the stretch."""
     rep = w.reps[r]
@@ -425,7 +465,7 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
     set_event(w, r, t + rep.step_s)
 
 
-@njit(cache=True)
+@kernel
 def _admit(w: World, r: int, budget: int) -> int:
     """Admits waiting requests, each with its chunk, while they fit; returns how many."""
     rep = w.reps[r]
@@ -439,8 +479,8 @@ def _admit(w: World, r: int, budget: int) -> int:
         free_hits = 0
         own = 0
         if be.caching == 1:
-            if s.tail_shared == 1 and s.preempts > 0:
-                _flush_decoded(w, r)
+            if s.tail_shared == 1 and s.preempts > 0 and s.session == NONE:
+                _name_twins(w, r, slot, -1, 1)
             hits, free_hits, own = lookup(w, r, slot, bs)
         if _blocks_for(s.target, bs) - hits + free_hits > rep.free:
             break
@@ -466,22 +506,7 @@ def _admit(w: World, r: int, budget: int) -> int:
     return admitted
 
 
-@njit(cache=True)
-def _flush_decoded(w: World, r: int) -> None:
-    """Makes what running sequences have generated findable, for one that may share it (identical prompts)."""
-    rep = w.reps[r]
-    bs = w.backends[rep.backend].block_size
-    slot = rep.run_head
-    while slot != NONE:
-        s = w.slots[slot]
-        if s.heap_pos != NONE and s.tail_shared == 1:
-            computed = s.computed + rep.g - s.g_join
-            s.blocks = max(s.blocks, _blocks_for(computed, bs))
-            cache_full(w, r, slot, computed, bs)
-        slot = s.next
-
-
-@njit(cache=True)
+@kernel
 def plan(w: World, r: int, t: float) -> None:
     """Schedules from time ``t`` on: one mixed step, or a stretch of like steps until something can change."""
     account(w, r, t)
@@ -532,7 +557,7 @@ def plan(w: World, r: int, t: float) -> None:
     _plan_stretch(w, r, t, left, chunk)
 
 
-@njit(cache=True)
+@kernel
 def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     """Plans like steps: decodes alone, or decodes beside full chunks of one long prompt."""
     rep = w.reps[r]
@@ -599,7 +624,7 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
 # --- the end of a stretch --------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def advance(w: World, r: int, t: float) -> None:
     """Applies the stretch that ends at ``t``: tokens, blocks, inter-token times. Finishes are the loop's to collect."""
     account(w, r, t)
@@ -646,7 +671,7 @@ def advance(w: World, r: int, t: float) -> None:
     set_event(w, r, t)
 
 
-@njit(cache=True)
+@kernel
 def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
     """Moves the prompts of a mixed step on; those computed to their end have made a token and decode from now on."""
     rep = w.reps[r]
@@ -672,7 +697,7 @@ def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
         slot = after
 
 
-@njit(cache=True)
+@kernel
 def pop_finished(w: World, r: int) -> int:
     """The next sequence that has all its tokens, off the replica and its blocks freed; NONE when there is none."""
     rep = w.reps[r]
@@ -682,5 +707,5 @@ def pop_finished(w: World, r: int) -> int:
     be = w.backends[rep.backend]
     _leave_decode(w, r, slot, be.block_size)
     _remove_running(w, r, slot)
-    release(w, r, slot, w.slots[slot].computed, be.block_size, be.caching, 0)
+    _free_blocks(w, r, slot, 0)
     return slot

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
+from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     FOR_DOCUMENT,
     FOR_OUTPUT,
@@ -22,8 +21,11 @@ from simlab.engine.arrays import (
 from simlab.engine.heaps import push_timer
 from simlab.engine.kvcache import disown_run
 
+_ANSWER = 1 << 62
+"""Names the continuation of a prompt in block keys: no segment has this many tokens, so no segment has its key."""
 
-@njit(cache=True)
+
+@kernel
 def draw_alias(w: World, at: int, n: int, u: float) -> int:
     """One of n items by an alias table (Walker 1977) of (threshold, alias) pairs at ``at``."""
     x = u * n
@@ -33,7 +35,7 @@ def draw_alias(w: World, at: int, n: int, u: float) -> int:
     return int(w.tables[at + 2 * i + 1])
 
 
-@njit(cache=True)
+@kernel
 def new_slot(w: World, c: int) -> int:
     """Takes a slot for a task of class ``c``; the loop has made sure that there is one."""
     state = w.state[0]
@@ -61,7 +63,7 @@ def new_slot(w: World, c: int) -> int:
     return slot
 
 
-@njit(cache=True)
+@kernel
 def drop_segments(w: World, slot: int) -> None:
     """Gives the prompt's segments back."""
     state = w.state[0]
@@ -74,7 +76,7 @@ def drop_segments(w: World, slot: int) -> None:
     s.seg_tokens = 0
 
 
-@njit(cache=True)
+@kernel
 def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens: int) -> tuple[int, int]:
     """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
     state = w.state[0]
@@ -96,7 +98,7 @@ def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens:
     return seg, key(w.segs[seg].key, tokens)
 
 
-@njit(cache=True)
+@kernel
 def _compose(w: World, slot: int) -> None:
     """Draws the content of a generated request: tenant, lengths, shared segments."""
     s = w.slots[slot]
@@ -124,7 +126,7 @@ def _compose(w: World, slot: int) -> None:
     s.prompt += s.seg_tokens + s.history
 
 
-@njit(cache=True)
+@kernel
 def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
     """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
     s = w.slots[slot]
@@ -135,11 +137,11 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
         if tokens > 0:
             last, chain = _add_segment(w, slot, last, chain, w.feed_seg[c, j, 0], tokens)
     if s.seg_tokens > 0 and s.seg_tokens >= s.prompt:
-        s.tail = key(chain, 0)
+        s.tail = key(key(chain, 0), _ANSWER)
         s.tail_shared = 1
 
 
-@njit(cache=True)
+@kernel
 def arrive(w: World, c: int, t: float) -> int:
     """Makes the next task of class ``c``'s feed; returns its slot."""
     state = w.state[0]
@@ -165,7 +167,7 @@ def arrive(w: World, c: int, t: float) -> int:
     return slot
 
 
-@njit(cache=True)
+@kernel
 def begin(w: World, slot: int, t: float) -> None:
     """The composed task reaches the gateway."""
     state = w.state[0]
@@ -181,7 +183,7 @@ def begin(w: World, slot: int, t: float) -> None:
         w.tenants[w.classes[s.cls].tenant_base + s.tenant].arrived += 1
 
 
-@njit(cache=True)
+@kernel
 def next_turn(w: World, slot: int, t: float) -> None:
     """A user who was thinking sends the next request of the session or of the closed loop."""
     state = w.state[0]
@@ -198,7 +200,7 @@ def next_turn(w: World, slot: int, t: float) -> None:
     begin(w, slot, t)
 
 
-@njit(cache=True)
+@kernel
 def think(w: World, slot: int, t: float) -> None:
     """The user reads and thinks; the next request comes when the timer goes off."""
     s = w.slots[slot]
@@ -211,7 +213,7 @@ def think(w: World, slot: int, t: float) -> None:
     push_timer(w, t + wait, slot, T_NEXT)
 
 
-@njit(cache=True)
+@kernel
 def leave(w: World, slot: int, t: float, success: bool) -> None:
     """The task is over: its user thinks on, or its slot is free again."""
     state = w.state[0]
