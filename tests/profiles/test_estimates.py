@@ -120,3 +120,10 @@ def test_weights_that_do_not_fit_say_how_many_gpus_would():
 def test_kv_blocks_refuse_impossible_numbers(tp, block, share):
     with pytest.raises(InputError, match="block_size >= 1"):
         kv_blocks("llama-3.1-8b", "h100", tp, None, block, share)
+
+
+@pytest.mark.parametrize(("gpus", "tokens"), [(4, 1_901_504), (8, 3_305_376)])
+def test_kv_blocks_are_near_what_a_server_logged(gpus, tokens):
+    # vLLM 0.19.1 serving DeepSeek-R1 FP4 with an FP8 cache on B200 (InferenceX start-up logs).
+    blocks = kv_blocks("deepseek-r1", "b200", gpus, "fp4", 16, 0.9, kv_precision="fp8")
+    assert blocks * 16 == pytest.approx(tokens, rel=0.10)
