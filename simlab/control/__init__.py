@@ -1,1 +1,6 @@
+"""The slow world: SimPy processes that watch the engine and give it orders."""
 
+from simlab.control.handle import Handle, Signals
+from simlab.control.operations import Order, operate, start_replica
+
+__all__ = ["Handle", "Order", "Signals", "operate", "start_replica"]

@@ -14,7 +14,7 @@ from simlab.draws import Distribution
 from simlab.draws.distribution import pack
 from simlab.engine import arrays as a
 from simlab.engine import loop
-from simlab.engine.meters import COARSE, HIST_BUCKETS
+from simlab.engine.meters import COARSE, HIST_BUCKETS, account
 from simlab.engine.spec import ApiSpec, Chunk, ClassSpec, PoolSpec, WorldSpec
 
 _FIRST_SLOTS = 1024
@@ -133,6 +133,11 @@ class Engine:
                 self._w = self._w._replace(segs=a.grown(self._w.segs, 2 * len(self._w.segs)))
             else:
                 self.flush_log()
+
+    def settle(self) -> None:
+        """Brings the time integrals of all replicas up to now, before the meters are read."""
+        for r in np.flatnonzero(self._w.reps["state"] != a.UNLEASED):
+            account(self._w, int(r), self.now)
 
     def flush_log(self) -> None:
         """Hands the ended attempts logged so far to ``on_log``."""

@@ -113,7 +113,7 @@ def _compose(w: World, slot: int) -> None:
     if cls.segmented == 1 and (s.turn == 0 or cls.users > 0):
         drop_segments(w, slot)
         last = NONE
-        chain = key(0, 0)
+        chain = key(s.cls, 0)
         if cls.system_tokens > 0:
             last, chain = _add_segment(w, slot, last, chain, cls.system_id, cls.system_tokens)
         if cls.documents > 0:
@@ -131,7 +131,7 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
     """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
     s = w.slots[slot]
     last = NONE
-    chain = key(0, 0)
+    chain = key(c, 0)
     for j in range(w.feed_ptr[c, i], w.feed_ptr[c, i + 1]):
         tokens = w.feed_seg[c, j, 1]
         if tokens > 0:

@@ -1,0 +1,302 @@
+"""From a scenario to what the engine runs and what money and words need: profiles, prices, traffic, limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simlab import prices, profiles
+from simlab.engine import ApiSpec, ClassSpec, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
+from simlab.engine import arrays as codes
+from simlab.results import BackendFacts, ProfileFacts, TokenPrices
+from simlab.workload import open_stream
+
+if TYPE_CHECKING:
+    from simlab.profiles import Profile, StepTime
+    from simlab.scenario import Api, Pool, Scenario, WorkloadClass
+    from simlab.workload import Stream
+
+TYPICAL_BATCH = 32
+"""Sequences that share a step's fixed time when the cost of a replica is split by work."""
+
+_DISPATCH = {
+    "round_robin": codes.ROUND_ROBIN,
+    "least_outstanding": codes.LEAST_OUTSTANDING,
+    "least_kv": codes.LEAST_KV,
+    "prefix_affinity": codes.PREFIX_AFFINITY,
+    "random": codes.RANDOM,
+}
+
+
+@dataclass(frozen=True)
+class Backends:
+    """A scenario's backends, ready for the engine: specifications, facts, and general assumptions."""
+
+    specs: tuple[PoolSpec | ApiSpec, ...]
+    facts: tuple[BackendFacts, ...]
+
+
+def backends(scenario: Scenario) -> Backends:
+    """Looks up the profile, memory and price of each backend.
+
+    Raises:
+        InputError: an unknown model, GPU, profile or precision, or a model that does not fit its GPUs.
+    """
+    ordered = {
+        name: sum(op.replicas for op in scenario.operations if op.pool == name and op.action == "add")
+        for name in scenario.pools
+    }
+    pools = [_pool(name, pool, ordered[name], scenario) for name, pool in scenario.pools.items()]
+    apis = [_api(name, api) for name, api in scenario.apis.items()]
+    both = pools + apis
+    return Backends(tuple(spec for spec, _ in both), tuple(facts for _, facts in both))
+
+
+def world(scenario: Scenario, ready: Backends, seed: int, *, log_rows: int = 0) -> tuple[WorldSpec, list[str]]:
+    """One replication's world, and what its traffic assumes.
+
+    Raises:
+        InputError: a trace is missing or broken.
+    """
+    assumptions: list[str] = []
+    classes: list[ClassSpec] = []
+    for index, (name, cls) in enumerate(scenario.workload.items()):
+        stream = open_stream(
+            cls,
+            index=index,
+            seed=seed,
+            start=scenario.start,
+            horizon_s=scenario.horizon,
+            base_dir=scenario.base_dir,
+        )
+        assumptions += [f"{name}: {text}" for text in stream.assumptions]
+        classes.append(_class(scenario, name, cls, stream))
+    retry = scenario.gateway.retry
+    spec = WorldSpec(
+        classes=classes,
+        backends=ready.specs,
+        horizon_s=scenario.horizon,
+        warmup_s=scenario.warmup,
+        window_s=scenario.window_s,
+        gateway=GatewaySpec(
+            timeout_s=scenario.gateway.timeout or math.inf,
+            max_attempts=retry.max_attempts,
+            backoff_s=retry.backoff,
+            backoff_factor=retry.multiplier,
+            max_backoff_s=retry.max_backoff,
+            jitter=retry.jitter,
+            retry_rate_limited="rate_limit" in retry.on,
+            retry_error="error" in retry.on,
+            retry_timed_out="timeout" in retry.on,
+            retry_rejected="reject" in retry.on,
+        ),
+        seed=seed,
+        log_rows=log_rows,
+    )
+    return spec, assumptions
+
+
+def _zipf(count: int, exponent: float) -> Sequence[float]:
+    """Weights 1/k^exponent of items 1..count (Zipf's law)."""
+    return [float(weight) for weight in np.arange(1, count + 1, dtype=np.float64) ** -exponent]
+
+
+def _class(scenario: Scenario, name: str, cls: WorkloadClass, stream: Stream) -> ClassSpec:
+    shares = scenario.route_of(name)
+    prefix, sessions = cls.prefix, cls.sessions
+    documents = prefix.documents if prefix is not None else None
+    slo = scenario.slo_of(name)
+    limits = {key: getattr(slo, key, None) or math.inf for key in ("ttft", "itl", "e2e")}
+    return ClassSpec(
+        feed=None if stream.closed_users else stream,
+        users=stream.closed_users,
+        think=stream.think,
+        prompt=stream.prompt,
+        output=stream.output,
+        joint=None if stream.joint is None else np.column_stack([stream.joint.prompt, stream.joint.output]),
+        tenant_weights=_zipf(cls.tenants.count, cls.tenants.skew),
+        priority=cls.priority,
+        system_tokens=prefix.system + prefix.template if prefix is not None else 0,
+        document_tokens=documents.tokens if documents is not None else 0,
+        document_weights=_zipf(documents.count, documents.zipf) if documents is not None else (),
+        turns=stream.turns,
+        max_context=(sessions.max_context or 0) if sessions is not None else 0,
+        route=[shares.get(backend, 0.0) for backend in scenario.backends],
+        slo_ttft_s=limits["ttft"],
+        slo_itl_s=limits["itl"],
+        slo_e2e_s=limits["e2e"],
+        segmented=cls.arrivals.kind == "trace",
+    )
+
+
+def coefficients(step: StepTime) -> StepCoefficients:
+    """A profile's step time in the engine's terms."""
+    return StepCoefficients(
+        base_s=step.base_s,
+        prefill_token_s=step.per_prefill_token_s,
+        decode_seq_s=step.per_seq_s,
+        decode_context_s=step.per_kv_token_s,
+        prefill_context_s=step.per_prefill_kv_token_s,
+        attention_s=step.attn_s,
+        knots=step.linear,
+    )
+
+
+def pool_profile(pool: Pool) -> Profile:
+    """The profile a pool runs by: the one it names, else the measured one that fits, else an estimate.
+
+    Raises:
+        InputError: no such profile, model or GPU.
+    """
+    if pool.profile is not None:
+        return profiles.profile(pool.profile)
+    return profiles.select(pool.model, pool.gpu, pool.tp, pool.precision)
+
+
+def pool_kv_blocks(pool: Pool, profile: Profile) -> int:
+    """KV blocks of a replica: stated, from stated memory, or what fits beside the weights.
+
+    Raises:
+        InputError: the weights leave no room for one block.
+    """
+    if pool.kv_blocks is not None:
+        return pool.kv_blocks
+    if pool.kv_cache_memory is not None:
+        model = profiles.model(pool.model)
+        token_bytes = model.kv_bytes_per_token(profile.kv_precision) / model.kv_shards(pool.tp)
+        return max(2, int(pool.kv_cache_memory / (token_bytes * pool.block_size)))
+    return profiles.kv_blocks(
+        pool.model,
+        pool.gpu,
+        pool.tp,
+        pool.precision,
+        pool.block_size,
+        pool.gpu_memory_utilization,
+        kv_precision=profile.kv_precision,
+        max_num_batched_tokens=pool.max_num_batched_tokens,
+        max_num_seqs=pool.max_num_seqs,
+    )
+
+
+def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[PoolSpec, BackendFacts]:
+    profile = pool_profile(pool)
+    step = profile.step_time
+    blocks = pool_kv_blocks(pool, profile)
+    slope = (step.linear_s(2048) - step.linear_s(1)) / 2047
+    prefill_s = step.per_prefill_token_s + slope
+    decode_s = step.per_seq_s + slope + step.base_s / TYPICAL_BATCH
+    spec = PoolSpec(
+        step=coefficients(step),
+        replicas=pool.replicas,
+        max_replicas=pool.replicas + ordered,
+        dispatch=_DISPATCH[pool.dispatch],
+        priority=pool.scheduling == "priority",
+        max_num_seqs=pool.max_num_seqs,
+        max_num_batched_tokens=pool.max_num_batched_tokens,
+        block_size=pool.block_size,
+        kv_blocks=blocks,
+        prefix_caching=pool.prefix_caching,
+        max_model_len=pool.max_model_len or profiles.model(pool.model).max_context,
+        overhead_s=step.overhead_s,
+        work_prefill_s=prefill_s if prefill_s + decode_s > 0 else 1.0,
+        work_decode_s=decode_s if prefill_s + decode_s > 0 else 1.0,
+    )
+    price = pool.price
+    if price.usd_per_gpu_hour is not None:
+        usd, source, as_of = price.usd_per_gpu_hour, "stated in the scenario", ""
+    else:
+        found = prices.gpu_price(pool.gpu, price.provider, price.market, missing_ok=True)
+        usd = found.usd_per_gpu_hour if found is not None else None
+        source = f"{found.provider}, {found.market.replace('_', '-')} ({found.source})" if found is not None else ""
+        as_of = found.as_of if found is not None else ""
+    facts = BackendFacts(
+        name=name,
+        kind="pool",
+        model=pool.model,
+        gpu=pool.gpu,
+        gpus_per_replica=pool.tp,
+        usd_per_gpu_hour=usd,
+        billing_granularity_s=pool.billing_granularity,
+        operations_usd_per_month=pool.operations_usd_per_month,
+        profile=ProfileFacts(
+            name=profile.name,
+            kind=profile.kind,
+            error=", ".join(f"{metric} {share:.1%}" for metric, share in profile.error.items()),
+            source="; ".join(part for part in (", ".join(profile.fitted_on), profile.engine, profile.date) if part),
+        ),
+        price_source=source,
+        price_as_of=as_of,
+        assumptions=_pool_assumptions(pool, profile, blocks, scenario),
+    )
+    return spec, facts
+
+
+def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scenario) -> tuple[str, ...]:
+    found = []
+    if pool.kv_blocks is None:
+        found.append(
+            f"{blocks} KV blocks of {pool.block_size} tokens a replica, estimated from GPU memory and weights"
+        )
+    if profile.kind == "estimated":
+        found.append(f"no benchmark of this set-up; step times are estimated from architecture and data sheet")
+    limit = profile.validity.max_decode_seqs
+    if limit is not None and limit < pool.max_num_seqs:
+        found.append(f"batches above {limit} sequences lie outside what the profile was measured on")
+    if scenario.gateway.timeout is not None:
+        found.append(f"a timed-out request leaves its replica at the end of the running step")
+    return tuple(found)
+
+
+def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
+    tokens, source, as_of, note = _token_prices(api)
+    assumptions = [f"latencies, limits and errors are as stated in the scenario, not measured here"]
+    if note:
+        assumptions.append(note)
+    spec = ApiSpec(
+        ttft=api.ttft.distribution(),
+        itl=api.itl.distribution(),
+        ttft_per_token_s=api.ttft_per_prompt_token,
+        concurrency=api.concurrency or 0,
+        reject_full=api.when_full == "reject",
+        rpm=api.rpm or 0.0,
+        tpm=api.tpm or 0.0,
+        error_probability=api.error_probability,
+        cached_ratio=api.cached_input_ratio,
+        long_tokens=(tokens.long_threshold_tokens or 0) if tokens is not None else 0,
+    )
+    facts = BackendFacts(
+        name=name,
+        kind="api",
+        model=api.model,
+        token_prices=tokens,
+        profile=ProfileFacts(name=f"{api.provider} {api.model}", kind="stated"),
+        price_source=source,
+        price_as_of=as_of,
+        assumptions=tuple(assumptions),
+    )
+    return spec, facts
+
+
+def _token_prices(api: Api) -> tuple[TokenPrices | None, str, str, str]:
+    """Prices of an API: (tokens, source, date, note)."""
+    if api.price is not None:
+        own = api.price
+        stated = TokenPrices(own.input_usd_per_mtok, own.output_usd_per_mtok, own.cached_input_usd_per_mtok)
+        return stated, "stated in the scenario", "", ""
+    found = prices.api_price(api.provider, api.model, missing_ok=True)
+    if found is None:
+        return None, "", "", ""
+    listed = TokenPrices(
+        found.input_usd_per_mtok,
+        found.output_usd_per_mtok,
+        found.cached_input_usd_per_mtok,
+        found.long_threshold_tokens,
+        found.long_input_usd_per_mtok,
+        found.long_cached_input_usd_per_mtok,
+        found.long_output_usd_per_mtok,
+    )
+    return listed, found.source, found.as_of, found.note

@@ -1,0 +1,228 @@
+"""The meeting place: a scenario in, a `Result` out; the engine and the SimPy world advance together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from simlab import assemble
+from simlab.control import Order, operate
+from simlab.draws.kernel import compiled_before
+from simlab.engine import Engine
+from simlab.results import RequestLog, Result
+from simlab.results import measurements as m
+from simlab.results.requestlog import REQUEST_DTYPE
+
+if TYPE_CHECKING:
+    from simlab.assemble import Backends
+    from simlab.scenario import Scenario
+
+COMPILING = "compiling the engine for this machine; once, about a minute …"
+
+_SLICES = 200
+"""Progress reports of one replication."""
+
+_WORTH_A_PROCESS_S = 2.0
+"""Work below this is done here: starting a process costs about as much."""
+
+GENERAL_ASSUMPTIONS = (
+    "replicas schedule exactly as vLLM V1 (chunked prefill, first come first served unless stated), without "
+    "speculative decoding and without asynchronous scheduling",
+    "outputs have the drawn length: nothing ends early but by time-out or failure",
+)
+
+
+class Progress(Protocol):
+    """Called with work done and in all, and, now and then, what is going on."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:  # noqa: D102
+        ...
+
+
+def _silent(done: float, total: float, note: str = "") -> None:
+    """No progress."""
+
+
+def replication_seed(seed: int, replication: int) -> int:
+    """The seed of one replication: the same in every variant, so that all see the same luck."""
+    return int(np.random.SeedSequence([seed, replication]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    replications: int = 1,
+    seed: int | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    log: Path | None = None,
+) -> Result:
+    """Simulates a scenario.
+
+    Args:
+        scenario: from `simlab.load`.
+        replications: independent runs; their spread gives the intervals.
+        seed: of all draws; None: the scenario's.
+        workers: processes to use; None: one for each core. It never changes a result.
+        executor: runs the replications instead (a Dask client's ``get_executor()``, for one).
+        progress: called while it runs.
+        log: a Parquet file for every attempt of the first replication.
+
+    Raises:
+        InputError: something in the scenario cannot be simulated (an unknown model, a broken trace …).
+        OutputError: the log cannot be written.
+    """
+    if replications < 1:
+        raise ValueError(f"replications must be at least 1, read {replications}")
+    report = progress or _silent
+    seed = scenario.seed if seed is None else seed
+    seeds = [replication_seed(seed, i) for i in range(replications)]
+    backends = assemble.backends(scenario)
+    if not compiled_before():
+        report(0, replications, COMPILING)
+    began = time.perf_counter()
+    with (
+        RequestLog(log, class_names=list(scenario.workload), backend_names=scenario.backends)
+        if log is not None
+        else nullcontext()
+    ) as request_log:
+        first, assumptions = _replicate(
+            scenario, backends, seeds[0], lambda share: report(share, replications), request_log
+        )
+    took = time.perf_counter() - began
+    rest = _others(scenario, backends, seeds[1:], took, workers, executor, report)
+    return Result(
+        scenario, [first, *rest], backends.facts, assumptions=[*GENERAL_ASSUMPTIONS, *assumptions], seed=seed
+    )
+
+
+def _others(
+    scenario: Scenario,
+    backends: Backends,
+    seeds: Sequence[int],
+    each_s: float,
+    workers: int | None,
+    executor: Executor | None,
+    report: Progress,
+) -> list[m.Measurements]:
+    """All replications but the first, here or in processes, in the order of their seeds."""
+    total = len(seeds) + 1
+    workers = min(len(seeds), workers or os.cpu_count() or 1)
+    if executor is None and (workers < 2 or each_s * len(seeds) < _WORTH_A_PROCESS_S):
+        return [
+            _replicate(scenario, backends, seed, lambda share, i=i: report(i + 1 + share, total))[0]
+            for i, seed in enumerate(seeds)
+        ]
+    own = ProcessPoolExecutor(workers, get_context("spawn")) if executor is None else None
+    pool = executor or own
+    assert pool is not None
+    with own or nullcontext():
+        futures = [pool.submit(measure, scenario, seed) for seed in seeds]
+        for done, _ in enumerate(as_completed(futures), start=2):
+            report(done, total)
+        return [future.result() for future in futures]
+
+
+def measure(scenario: Scenario, seed: int) -> m.Measurements:
+    """One replication with a seed of its own, all by itself: what a worker process does.
+
+    Raises:
+        InputError: as `simulate`.
+    """
+    return _replicate(scenario, assemble.backends(scenario), seed)[0]
+
+
+def _replicate(
+    scenario: Scenario,
+    backends: Backends,
+    seed: int,
+    report: Any = None,
+    request_log: RequestLog | None = None,
+) -> tuple[m.Measurements, list[str]]:
+    """One replication: the fast and the slow world, advanced in turn."""
+    spec, assumptions = assemble.world(scenario, backends, seed, log_rows=65536 if request_log is not None else 0)
+    engine = Engine(spec, None if request_log is None else lambda rows: request_log.append(_log_rows(rows)))
+    env = simpy.Environment()
+    orders = [
+        Order(op.at, list(scenario.pools).index(op.pool), op.action, op.replicas, scenario.pools[op.pool].startup)
+        for op in scenario.operations
+    ]
+    if orders:
+        env.process(operate(env, engine, orders))
+    horizon = scenario.horizon
+    if report is not None:
+        env.process(_reporting(env, horizon, report))
+    while env.peek() <= horizon:
+        engine.advance(until=env.peek())
+        env.step()
+    engine.advance(until=horizon)
+    engine.settle()
+    engine.flush_log()
+    return collect(engine, scenario, seed), assumptions
+
+
+def _reporting(env: simpy.Environment, horizon: float, report: Any) -> Any:
+    """Says now and then how far the run is."""
+    for i in range(1, _SLICES):
+        yield env.timeout(horizon * i / _SLICES - env.now)
+        report(i / _SLICES)
+
+
+def _log_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """The engine's log in the words of the request log; a first token that never came is NaN."""
+    named = np.zeros(len(rows), REQUEST_DTYPE)
+    for name in named.dtype.names or ():
+        named[name] = rows["task" if name == "task_id" else name]
+    never = named["first_token_s"] > named["finish_s"]
+    named["first_token_s"][never] = np.nan
+    return named
+
+
+def _table(source: NDArray[Any], dtype: np.dtype[np.void]) -> NDArray[Any]:
+    """The fields of ``dtype`` out of the engine's records; those it does not keep are zero."""
+    table = np.zeros(source.shape, dtype)
+    for name in dtype.names or ():
+        if name in (source.dtype.names or ()):
+            table[name] = source[name]
+    return table
+
+
+def collect(engine: Engine, scenario: Scenario, seed: int) -> m.Measurements:
+    """What one replication measured."""
+    w = engine.world
+    tasks = _table(w.tasks, m.TASK_DTYPE)
+    tasks["in_flight"] = tasks["arrived"] - tasks["succeeded"] - tasks["failed"]
+    replicas = _table(w.reps[w.reps["state"] > 0], m.REPLICA_DTYPE)
+    return m.Measurements(
+        horizon_s=scenario.horizon,
+        warmup_s=scenario.warmup,
+        window_s=scenario.window_s,
+        seed=seed,
+        class_names=tuple(scenario.workload),
+        class_features=tuple(cls.feature for cls in scenario.workload.values()),
+        backend_names=scenario.backends,
+        backend_kinds=("pool",) * len(scenario.pools) + ("api",) * len(scenario.apis),
+        tenants_of_class=tuple(cls.tenants.count for cls in scenario.workload.values()),
+        cells=_table(w.cells, m.CELL_DTYPE),
+        tasks=tasks[0],
+        tasks_total=tasks[1],
+        tenant_tasks=_table(w.tenants, m.TENANT_TASK_DTYPE),
+        hist=np.array(w.hist),
+        hist_sum=np.array(w.hist_sum),
+        hist_count=np.array(w.hist_count),
+        windows=_table(w.windows, m.WINDOW_DTYPE),
+        window_hist=np.array(w.window_hist),
+        replicas=replicas,
+        peak_in_flight=int(w.state[0]["peak_in_flight"]),
+    )
