@@ -242,18 +242,18 @@ def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scena
             f"{blocks} KV blocks of {pool.block_size} tokens a replica, estimated from GPU memory and weights"
         )
     if profile.kind == "estimated":
-        found.append(f"no benchmark of this set-up; step times are estimated from architecture and data sheet")
+        found.append("no benchmark of this set-up; step times are estimated from architecture and data sheet")
     limit = profile.validity.max_decode_seqs
     if limit is not None and limit < pool.max_num_seqs:
         found.append(f"batches above {limit} sequences lie outside what the profile was measured on")
     if scenario.gateway.timeout is not None:
-        found.append(f"a timed-out request leaves its replica at the end of the running step")
+        found.append("a timed-out request leaves its replica at the end of the running step")
     return tuple(found)
 
 
 def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
     tokens, source, as_of, note = _token_prices(api)
-    assumptions = [f"latencies, limits and errors are as stated in the scenario, not measured here"]
+    assumptions = ["latencies, limits and errors are as stated in the scenario, not measured here"]
     if note:
         assumptions.append(note)
     spec = ApiSpec(

@@ -67,7 +67,7 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 
 state_dtype = _record(
-    "events free_slot n_slots n_timers arrival_cls need_cls timeout_head timeout_tail free_seg n_segs free_ref n_refs "
+    "events free_slot n_slots n_timers arrival_cls need_cls timeout_head timeout_tail free_seg n_segs spare_segs free_ref n_refs "
     "log_n in_flight peak_in_flight n_reps",
     "now arrival_t warmup_s window_s",
     "seed",

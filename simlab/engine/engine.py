@@ -236,6 +236,8 @@ class Engine:
                 w = w._replace(feed_len=_wider(w.feed_len, n))
             w.feed_len[c, :n, 0] = chunk.prompt_tokens
             w.feed_len[c, :n, 1] = chunk.output_tokens
+        if cls.segmented:
+            record["segmented"] = chunk.segment_ptr is not None
         if cls.segmented and chunk.segment_ptr is not None:
             assert chunk.segment_id is not None
             assert chunk.segment_tokens is not None

@@ -163,7 +163,7 @@ def run(w: World, until: float) -> int:
         if arrival_t <= t + TIME_EPS_S:
             if state.free_slot == NONE and state.n_slots == len(w.slots):
                 return GROW_SLOTS
-            if state.n_segs + _segments_of_next(w) > len(w.segs):
+            if state.n_segs - state.spare_segs + _segments_of_next(w) > len(w.segs):
                 return GROW_SEGMENTS
             slot = arrive(w, state.arrival_cls, arrival_t)
             _next_arrival(w)

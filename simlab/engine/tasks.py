@@ -72,6 +72,7 @@ def drop_segments(w: World, slot: int) -> None:
         after = w.segs[s.segs].next
         w.segs[s.segs].next = state.free_seg
         state.free_seg = s.segs
+        state.spare_segs += 1
         s.segs = after
     s.seg_tokens = 0
 
@@ -84,6 +85,7 @@ def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens:
     seg = state.free_seg
     if seg != NONE:
         state.free_seg = w.segs[seg].next
+        state.spare_segs -= 1
     else:
         seg = state.n_segs
         state.n_segs += 1

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from by_priority import serve_by_priority
 from oracle_cases import cases
 from recordings import COLUMNS, FOLDER, TOLERANCE_S, load, names
 
 from simlab.replay import replay
 
 FCFS = [name for name in names() if load(name)["limits"]["scheduling"] == "fcfs"]
+PRIORITY = [name for name in names() if load(name)["limits"]["scheduling"] == "priority"]
 
 
 @pytest.mark.parametrize("name", FCFS)
@@ -31,6 +33,15 @@ def test_replay_equals_vllm(name: str) -> None:
         )
     for column in ("preemptions", "cached_tokens"):
         np.testing.assert_array_equal(answer[column], recording["answer"][column], err_msg=column)
+
+
+@pytest.mark.parametrize("name", PRIORITY)
+def test_priority_scheduling_equals_vllm(name: str) -> None:
+    recording = load(name)
+    answer = serve_by_priority(recording["requests"], recording["limits"])
+    for i, column in enumerate(COLUMNS):
+        expected = recording["answer"][column]
+        np.testing.assert_allclose([row[i] for row in answer], expected, rtol=0, atol=TOLERANCE_S, err_msg=column)
 
 
 def test_recordings_exercise_every_rule() -> None:
