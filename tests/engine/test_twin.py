@@ -71,8 +71,33 @@ def workloads(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, limits(seqs, budget, blocks, block_size, draw(st.booleans()), EXACT)
 
 
-@settings(deadline=None, max_examples=400)
-@given(workloads())
+@st.composite
+def identical_prompts(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Requests that ask the very same: they get the same answer, so one can hit blocks of another's answer."""
+    block_size = draw(st.sampled_from([1, 2, 3]))
+    blocks = draw(st.integers(5, 14))
+    room = (blocks - 1) * block_size
+    prompts = [[[0, 1]], [[0, 1], [1, min(3, room - 2)]], [[2, draw(st.integers(1, room // 2))]]]
+    seqs = draw(st.integers(2, 5))
+    tick = 0
+    rows = []
+    for _ in range(draw(st.integers(2, 8))):
+        tick += draw(st.sampled_from([0, 0, 1, 3, 12]))
+        chain = draw(st.sampled_from(prompts))
+        prompt = sum(tokens for _, tokens in chain)
+        rows.append(
+            {
+                "arrival_s": tick / TICKS_PER_S,
+                "prompt_tokens": prompt,
+                "output_tokens": draw(st.integers(1, room - prompt + 1)),
+                "segments": chain,
+            }
+        )
+    return rows, limits(seqs, seqs + draw(st.sampled_from([0, 2, 30])), blocks, block_size, True, EXACT)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.one_of(workloads(), identical_prompts()))
 def test_the_jump_equals_the_plain_loop(workload: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
     rows, replica = workload
     run = twin_replay(rows, **replica)
