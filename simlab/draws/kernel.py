@@ -73,5 +73,5 @@ def compiled_before() -> bool:
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compiles a plain scalar function on first call and keeps the machine code in `CACHE_FOLDER`."""
-    compiled: Callable[P, R] = numba.njit(cache=True)(function)
+    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy")(function)
     return compiled

@@ -6,7 +6,7 @@ array. Everything is a 64-bit integer or float: a slot is three cache lines, and
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import config
@@ -67,8 +67,8 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 
 state_dtype = _record(
-    "events free_slot n_slots n_timers arrival_cls need_cls timeout_head timeout_tail free_seg n_segs spare_segs free_ref n_refs "
-    "log_n in_flight peak_in_flight n_reps",
+    "events free_slot n_slots n_timers arrival_cls need_cls timeout_head timeout_tail free_seg n_segs spare_segs "
+    "free_ref n_refs log_n in_flight peak_in_flight n_reps",
     "now arrival_t warmup_s window_s",
     "seed",
 )
@@ -142,43 +142,6 @@ window_dtype = _record(
     "ttft_sum_s e2e_sum_s busy_s up_s waiting_s running_s kv_block_s kv_total_block_s",
 )
 """A backend in a time window."""
-
-
-class World(NamedTuple):
-    """Everything the kernels see. Shapes: C classes, B backends, R replicas, S slots, W windows, M buckets."""
-
-    state: NDArray[Any]  # [1] state_dtype
-    gateway: NDArray[Any]  # [1] gateway_dtype
-    classes: NDArray[Any]  # [C]
-    backends: NDArray[Any]  # [B]
-    routes: NDArray[np.float64]  # [C, B] cumulative weights
-    dists: NDArray[Any]  # packed distributions
-    tables: NDArray[np.float64]  # their tables, alias tables, step-time knots
-    joint: NDArray[np.int64]  # [J, 2] prompt, output tokens
-    reps: NDArray[Any]  # [R]
-    rep_heap: NDArray[np.int64]  # [R]
-    finish: NDArray[Any]  # [R, max_num_seqs]
-    phases: NDArray[np.int64]  # [R, block_size]: decoding sequences by (computed - g) mod block_size
-    decode_cls: NDArray[np.int64]  # [R, C]: decoding sequences by class
-    slots: NDArray[Any]  # [S]
-    timers: NDArray[Any]  # binary heap
-    segs: NDArray[Any]
-    refs: NDArray[Any]
-    blocks: NDArray[Any]  # shared blocks of all replicas, then their runs
-    buckets: NDArray[np.int64]  # hash heads of shared blocks
-    feed_t: NDArray[np.float64]  # [C, N] arrival times of the current chunk
-    feed_len: NDArray[np.int64]  # [C, N or 1, 2] explicit prompt and output tokens
-    feed_ptr: NDArray[np.int64]  # [C, N + 1 or 1] where a request's segments begin in feed_seg
-    feed_seg: NDArray[np.int64]  # [C, M, 2] segment id, tokens
-    cells: NDArray[Any]  # ledger meters [tenants of all classes * B]
-    tasks: NDArray[Any]  # [2, C]: after warm-up, whole horizon
-    tenants: NDArray[Any]  # [tenants of all classes]
-    hist: NDArray[np.int64]  # [4, C, B, M]
-    hist_sum: NDArray[np.float64]  # [4, C, B]
-    hist_count: NDArray[np.int64]  # [4, C, B]
-    windows: NDArray[Any]  # [W, B]
-    window_hist: NDArray[np.int64]  # [W, 2, M / 10]
-    log: NDArray[Any]  # ring of ended attempts; length 1 = no log
 
 
 def records(shape: int | tuple[int, ...], dtype: np.dtype[np.void]) -> NDArray[Any]:

@@ -12,31 +12,31 @@ from simlab.engine.arrays import (
     PREFIX_AFFINITY,
     ROUND_ROBIN,
     UP,
-    World,
 )
 from simlab.engine.kvcache import lookup
+from simlab.engine.world import World, backends_of, reps_of, slots_of
 
 
 @kernel
 def _count_up(w: World, b: int) -> int:
     n = 0
-    r = w.backends[b].rep_head
+    r = backends_of(w)[b].rep_head
     while r != NONE:
-        if w.reps[r].state == UP:
+        if reps_of(w)[r].state == UP:
             n += 1
-        r = w.reps[r].next_rep
+        r = reps_of(w)[r].next_rep
     return n
 
 
 @kernel
 def _nth_up(w: World, b: int, n: int) -> int:
-    r = w.backends[b].rep_head
+    r = backends_of(w)[b].rep_head
     while r != NONE:
-        if w.reps[r].state == UP:
+        if reps_of(w)[r].state == UP:
             if n == 0:
                 return r
             n -= 1
-        r = w.reps[r].next_rep
+        r = reps_of(w)[r].next_rep
     return NONE
 
 
@@ -45,9 +45,9 @@ def _least_outstanding(w: World, b: int) -> int:
     """Fewest requests waiting and running; the earliest replica among equals."""
     best = NONE
     least = 0
-    r = w.backends[b].rep_head
+    r = backends_of(w)[b].rep_head
     while r != NONE:
-        rep = w.reps[r]
+        rep = reps_of(w)[r]
         if rep.state == UP:
             load = rep.n_waiting + rep.n_running
             if best == NONE or load < least:
@@ -62,15 +62,15 @@ def _least_kv(w: World, b: int) -> int:
     """Fewest KV blocks held or asked for by waiting prompts; the fewest requests among equals."""
     best = NONE
     least = 0
-    r = w.backends[b].rep_head
+    r = backends_of(w)[b].rep_head
     while r != NONE:
-        rep = w.reps[r]
+        rep = reps_of(w)[r]
         if rep.state == UP:
-            load = w.backends[b].kv_blocks - 1 - rep.free
+            load = backends_of(w)[b].kv_blocks - 1 - rep.free
             slot = rep.wait_head
             while slot != NONE:
-                load += w.slots[slot].target // w.backends[b].block_size + 1
-                slot = w.slots[slot].next
+                load += slots_of(w)[slot].target // backends_of(w)[b].block_size + 1
+                slot = slots_of(w)[slot].next
             load = load * 65536 + rep.n_waiting + rep.n_running
             if best == NONE or load < least:
                 best = r
@@ -88,14 +88,14 @@ def _prefix_affinity(w: World, b: int, slot: int) -> int:
     quiet = _least_outstanding(w, b)
     if quiet == NONE:
         return NONE
-    block_size = w.backends[b].block_size
-    ceiling = 2 * (w.reps[quiet].n_waiting + w.reps[quiet].n_running) + 4
+    block_size = backends_of(w)[b].block_size
+    ceiling = 2 * (reps_of(w)[quiet].n_waiting + reps_of(w)[quiet].n_running) + 4
     best = quiet
     most = lookup(w, quiet, slot, block_size)[0]
-    least = w.reps[quiet].n_waiting + w.reps[quiet].n_running
-    r = w.backends[b].rep_head
+    least = reps_of(w)[quiet].n_waiting + reps_of(w)[quiet].n_running
+    r = backends_of(w)[b].rep_head
     while r != NONE:
-        rep = w.reps[r]
+        rep = reps_of(w)[r]
         load = rep.n_waiting + rep.n_running
         if rep.state == UP and load <= ceiling and r != best:
             hits = lookup(w, r, slot, block_size)[0]
@@ -110,7 +110,7 @@ def _prefix_affinity(w: World, b: int, slot: int) -> int:
 @kernel
 def choose_replica(w: World, b: int, slot: int) -> int:
     """The replica that pool ``b``'s policy gives the request, or NONE when none is up."""
-    be = w.backends[b]
+    be = backends_of(w)[b]
     policy = be.dispatch
     if policy == LEAST_OUTSTANDING:
         return _least_outstanding(w, b)
@@ -126,6 +126,6 @@ def choose_replica(w: World, b: int, slot: int) -> int:
     if policy == ROUND_ROBIN:
         be.rr += 1
         return _nth_up(w, b, (be.rr - 1) % n)
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     u = uniform(key(s.task, FOR_DISPATCH + 64 * s.attempt))
     return _nth_up(w, b, int(u * n))

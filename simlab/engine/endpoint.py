@@ -16,9 +16,9 @@ from simlab.engine.arrays import (
     QUEUED_API,
     RATE_LIMITED,
     T_API_DONE,
-    World,
 )
 from simlab.engine.heaps import push_timer
+from simlab.engine.world import World, backends_of, dists_of, slots_of, tables_of
 
 
 @kernel
@@ -27,8 +27,8 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
 
     Each bucket holds one minute's worth and refills evenly. Tokens are the prompt's and the answer's.
     """
-    be = w.backends[b]
-    s = w.slots[slot]
+    be = backends_of(w)[b]
+    s = slots_of(w)[slot]
     dt = t - be.level_t
     be.level_t = t
     tokens = s.prompt + s.output
@@ -49,14 +49,14 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
 @kernel
 def _start(w: World, b: int, slot: int, t: float) -> None:
     """The provider takes the request up: its first token, its pace, and whether it fails are drawn."""
-    be = w.backends[b]
-    s = w.slots[slot]
+    be = backends_of(w)[b]
+    s = slots_of(w)[slot]
     be.in_flight += 1
     s.state = ON_API
     attempt = 64 * s.attempt
-    ttft = draw(w.dists, w.tables, be.ttft, uniform(key(s.task, FOR_TTFT + attempt)))
+    ttft = draw(dists_of(w), tables_of(w), be.ttft, uniform(key(s.task, FOR_TTFT + attempt)))
     s.first_s = t + ttft + be.ttft_per_token_s * s.prompt
-    itl = draw(w.dists, w.tables, be.itl, uniform(key(s.task, FOR_ITL + attempt)))
+    itl = draw(dists_of(w), tables_of(w), be.itl, uniform(key(s.task, FOR_ITL + attempt)))
     s.last_s = itl
     end = s.first_s + itl * (s.output - 1)
     s.sched = OK
@@ -69,8 +69,8 @@ def _start(w: World, b: int, slot: int, t: float) -> None:
 @kernel
 def call(w: World, b: int, slot: int, t: float) -> int:
     """Sends a request to the endpoint; returns OK (taken up or queued) or RATE_LIMITED."""
-    be = w.backends[b]
-    s = w.slots[slot]
+    be = backends_of(w)[b]
+    s = slots_of(w)[slot]
     full = be.concurrency > 0 and be.in_flight >= be.concurrency
     if full and be.reject_full == 1:
         return RATE_LIMITED
@@ -86,7 +86,7 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     if be.queue_tail == NONE:
         be.queue_head = slot
     else:
-        w.slots[be.queue_tail].next = slot
+        slots_of(w)[be.queue_tail].next = slot
     be.queue_tail = slot
     be.queued += 1
     return OK
@@ -95,19 +95,19 @@ def call(w: World, b: int, slot: int, t: float) -> int:
 @kernel
 def hang_up(w: World, slot: int, t: float) -> int:
     """Ends a call (done, failed or given up by the client) and takes up the next one; returns tokens generated."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     b = s.backend
-    be = w.backends[b]
+    be = backends_of(w)[b]
     if s.state == QUEUED_API:
         be.queued -= 1
         if s.prev == NONE:
             be.queue_head = s.next
         else:
-            w.slots[s.prev].next = s.next
+            slots_of(w)[s.prev].next = s.next
         if s.next == NONE:
             be.queue_tail = s.prev
         else:
-            w.slots[s.next].prev = s.prev
+            slots_of(w)[s.next].prev = s.prev
         return 0
     be.in_flight -= 1
     generated = 0
@@ -117,11 +117,11 @@ def hang_up(w: World, slot: int, t: float) -> int:
             generated = min(s.output, int((t - s.first_s) / s.last_s * (1.0 + 1e-12)) + 1)
     if be.queue_head != NONE:
         first = be.queue_head
-        be.queue_head = w.slots[first].next
+        be.queue_head = slots_of(w)[first].next
         if be.queue_head == NONE:
             be.queue_tail = NONE
         else:
-            w.slots[be.queue_head].prev = NONE
+            slots_of(w)[be.queue_head].prev = NONE
         be.queued -= 1
         _start(w, b, first, t)
     return generated

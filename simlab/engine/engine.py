@@ -16,6 +16,7 @@ from simlab.engine import arrays as a
 from simlab.engine import loop
 from simlab.engine.meters import COARSE, HIST_BUCKETS, account
 from simlab.engine.spec import ApiSpec, Chunk, ClassSpec, PoolSpec, WorldSpec
+from simlab.engine.world import World, point
 
 _FIRST_SLOTS = 1024
 _FIRST_SEGMENTS = 4096
@@ -90,17 +91,17 @@ class Engine:
     def __init__(self, spec: WorldSpec, on_log: Callable[[NDArray[Any]], None] | None = None) -> None:
         self._spec = spec
         self._on_log = on_log
-        self._w = _build(spec)
+        self._own(_build(spec))
         for c, cls in enumerate(spec.classes):
             record = self._w.classes[c]
             if cls.feed is None:
                 record["feed_done"] = 1
                 if cls.users:
                     self._reserve_slots(cls.users)
-                    loop.start_users(self._w, c)
+                    loop.start_users(self._p, c)
             else:
                 self._refill(c)
-        loop.refresh_arrivals(self._w)
+        loop.refresh_arrivals(self._p)
         for b, backend in enumerate(spec.backends):
             if isinstance(backend, PoolSpec):
                 for _ in range(backend.replicas):
@@ -112,32 +113,32 @@ class Engine:
         return float(self._w.state[0]["now"])
 
     @property
-    def world(self) -> a.World:
+    def world(self) -> World:
         """The arrays themselves, to read."""
         return self._w
 
     def advance(self, until: float) -> None:
         """Runs all events up to and including time ``until`` (s)."""
         while True:
-            why = loop.run(self._w, until)
+            why = loop.run(self._p, until)
             if why == a.DONE:
                 return
             if why == a.NEED_CHUNK:
                 self._refill(int(self._w.state[0]["need_cls"]))
-                loop.refresh_arrivals(self._w)
+                loop.refresh_arrivals(self._p)
             elif why == a.GROW_SLOTS:
                 self._reserve_slots(len(self._w.slots))
             elif why == a.GROW_TIMERS:
-                self._w = self._w._replace(timers=a.grown(self._w.timers, 2 * len(self._w.timers)))
+                self._own(self._w._replace(timers=a.grown(self._w.timers, 2 * len(self._w.timers))))
             elif why == a.GROW_SEGMENTS:
-                self._w = self._w._replace(segs=a.grown(self._w.segs, 2 * len(self._w.segs)))
+                self._own(self._w._replace(segs=a.grown(self._w.segs, 2 * len(self._w.segs))))
             else:
                 self.flush_log()
 
     def settle(self) -> None:
         """Brings the time integrals of all replicas up to now, before the meters are read."""
         for r in np.flatnonzero(self._w.reps["state"] != a.UNLEASED):
-            account(self._w, int(r), self.now)
+            account(self._p, int(r), self.now)
 
     def flush_log(self) -> None:
         """Hands the ended attempts logged so far to ``on_log``."""
@@ -158,20 +159,20 @@ class Engine:
         free = np.flatnonzero((reps["backend"] == pool) & (reps["state"] == a.UNLEASED))
         if not len(free):
             raise ValueError(f"backend {pool} cannot lease another replica: all its max_replicas were leased")
-        loop.link_replica(self._w, int(free[0]), self.now)
+        loop.link_replica(self._p, int(free[0]), self.now)
         return int(free[0])
 
     def replica_ready(self, replica: int) -> None:
         """A leased replica starts to serve."""
-        loop.ready(self._w, replica, self.now)
+        loop.ready(self._p, replica, self.now)
 
     def drain_replica(self, replica: int) -> None:
         """Sends a replica nothing new; its lease ends when it has finished what it has."""
-        loop.drain(self._w, replica, self.now)
+        loop.drain(self._p, replica, self.now)
 
     def fail_replica(self, replica: int) -> None:
         """Kills a replica: its requests fail (and may be retried), its cache is lost, its lease ends."""
-        loop.fail(self._w, replica, self.now)
+        loop.fail(self._p, replica, self.now)
 
     def set_route(self, cls: int, weights: Sequence[float]) -> None:
         """Sends class ``cls`` to the backends by these weights from now on."""
@@ -200,6 +201,11 @@ class Engine:
 
     # Room.
 
+    def _own(self, world: World) -> None:
+        """Keeps the arrays, and what the kernels find them by."""
+        self._w = world
+        self._p = point(world)
+
     def _reserve_slots(self, n: int) -> None:
         """Makes room for ``n`` more slots than there are now."""
         w = self._w
@@ -209,7 +215,7 @@ class Engine:
             w = w._replace(timers=a.grown(w.timers, 2 * size))
         if len(w.log) > 1 and len(w.log) < 2 * size + 16:
             w = w._replace(log=a.grown(w.log, 2 * size + 16))
-        self._w = w
+        self._own(w)
 
     def _refill(self, c: int) -> None:
         cls = self._spec.classes[c]
@@ -253,7 +259,7 @@ class Engine:
             room = _FIRST_SEGMENTS + 2 * per_request
             if len(w.segs) < room:
                 w = w._replace(segs=a.grown(w.segs, room))
-        self._w = w
+        self._own(w)
 
 
 def _wider(array: NDArray[Any], n: int) -> NDArray[Any]:
@@ -268,7 +274,7 @@ def _cumulative(weights: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(shares / shares[-1], np.float64)
 
 
-def _build(spec: WorldSpec) -> a.World:
+def _build(spec: WorldSpec) -> World:
     packer = _Packer()
     classes, tenants = _classes(spec, packer)
     backends, reps = _backends(spec, packer)
@@ -295,7 +301,7 @@ def _build(spec: WorldSpec) -> a.World:
         cells[name] = np.repeat(tenants[name], n_backends)
     cells["backend"] = np.tile(np.arange(n_backends), len(tenants))
     blocks, buckets, refs = _kv_arrays(spec, reps)
-    return a.World(
+    return World(
         state=state,
         gateway=gateway,
         classes=classes,

@@ -24,7 +24,6 @@ from simlab.engine.arrays import (
     REJECTED,
     T_RETRY,
     TIMED_OUT,
-    World,
 )
 from simlab.engine.dispatch import choose_replica
 from simlab.engine.endpoint import call, hang_up
@@ -32,19 +31,20 @@ from simlab.engine.heaps import push_timer
 from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task, window_of
 from simlab.engine.replica import abort, enqueue, output_tokens
 from simlab.engine.tasks import leave
+from simlab.engine.world import World, backends_of, gateway_of, routes_of, slots_of, state_of, windows_of
 
 
 @kernel
 def _watch(w: World, slot: int) -> None:
     """Puts the attempt at the end of the list of those that can time out (all have the same time-out)."""
-    state = w.state[0]
-    s = w.slots[slot]
+    state = state_of(w)
+    s = slots_of(w)[slot]
     s.tprev = state.timeout_tail
     s.tnext = NONE
     if state.timeout_tail == NONE:
         state.timeout_head = slot
     else:
-        w.slots[state.timeout_tail].tnext = slot
+        slots_of(w)[state.timeout_tail].tnext = slot
     state.timeout_tail = slot
     s.link = 1
 
@@ -52,31 +52,31 @@ def _watch(w: World, slot: int) -> None:
 @kernel
 def unwatch(w: World, slot: int) -> None:
     """Takes the attempt off the time-out list, if it is on it."""
-    state = w.state[0]
-    s = w.slots[slot]
+    state = state_of(w)
+    s = slots_of(w)[slot]
     if s.link == 0:
         return
     s.link = 0
     if s.tprev == NONE:
         state.timeout_head = s.tnext
     else:
-        w.slots[s.tprev].tnext = s.tnext
+        slots_of(w)[s.tprev].tnext = s.tnext
     if s.tnext == NONE:
         state.timeout_tail = s.tprev
     else:
-        w.slots[s.tnext].tprev = s.tprev
+        slots_of(w)[s.tnext].tprev = s.tprev
 
 
 @kernel
 def _route(w: World, slot: int) -> int:
     """Draws a backend by the weights of the class's route; a retry draws again."""
-    s = w.slots[slot]
-    last = len(w.backends) - 1
-    if w.routes[s.cls, 0] >= 1.0 or last == 0:
+    s = slots_of(w)[slot]
+    last = len(backends_of(w)) - 1
+    if routes_of(w)[s.cls, 0] >= 1.0 or last == 0:
         return 0
     u = uniform(key(s.task, FOR_ROUTE + 64 * s.attempt))
     b = 0
-    while b < last and u >= w.routes[s.cls, b]:
+    while b < last and u >= routes_of(w)[s.cls, b]:
         b += 1
     return b
 
@@ -84,9 +84,9 @@ def _route(w: World, slot: int) -> int:
 @kernel
 def start_attempt(w: World, slot: int, t: float) -> None:
     """Makes one call to a backend for the task."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     b = _route(w, slot)
-    be = w.backends[b]
+    be = backends_of(w)[b]
     s.backend = b
     s.started_s = t
     s.first_s = math.inf
@@ -97,7 +97,7 @@ def start_attempt(w: World, slot: int, t: float) -> None:
     s.out_done = 0
     s.heap_pos = NONE
     if s.attempt == 0:
-        w.windows[window_of(w, t), b].arrived += 1
+        windows_of(w)[window_of(w, t), b].arrived += 1
     if be.kind == POOL:
         tokens = s.prompt + s.output
         if tokens > be.max_model_len or (tokens + be.block_size - 2) // be.block_size > be.kv_blocks - 1:
@@ -112,15 +112,15 @@ def start_attempt(w: World, slot: int, t: float) -> None:
     elif call(w, b, slot, t) != OK:
         end_attempt(w, slot, t, RATE_LIMITED, 0, False)
         return
-    if w.gateway[0].timeout_s < math.inf:
+    if gateway_of(w).timeout_s < math.inf:
         _watch(w, slot)
 
 
 @kernel
 def _retries(w: World, slot: int, outcome: int) -> bool:
     """Whether the retry policy tries again after this outcome."""
-    g = w.gateway[0]
-    if w.slots[slot].attempt + 1 >= g.max_attempts:
+    g = gateway_of(w)
+    if slots_of(w)[slot].attempt + 1 >= g.max_attempts:
         return False
     if outcome == RATE_LIMITED:
         return g.retry_rate_limited == 1
@@ -136,10 +136,10 @@ def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, bil
     """Books an attempt that is over, then retries after a backoff or ends the task."""
     unwatch(w, slot)
     meter_attempt(w, slot, t, outcome, generated, billed)
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     s.gen += 1
     if outcome != OK and _retries(w, slot, outcome):
-        g = w.gateway[0]
+        g = gateway_of(w)
         wait = min(g.max_backoff_s, g.backoff_s * g.backoff_factor**s.attempt)
         wait *= 1.0 - g.jitter * uniform(key(s.task, FOR_JITTER + 64 * s.attempt))
         s.attempt += 1
@@ -153,9 +153,9 @@ def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, bil
 @kernel
 def api_done(w: World, slot: int, t: float) -> None:
     """A provider's answer is complete, or it failed."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     outcome = s.sched
-    if outcome == OK and s.output > 1 and t >= w.state[0].warmup_s:
+    if outcome == OK and s.output > 1 and t >= state_of(w).warmup_s:
         add_time(w, ITL, s.cls, s.backend, s.last_s, s.output - 1)
     generated = hang_up(w, slot, t)
     if outcome == OK:
@@ -166,14 +166,14 @@ def api_done(w: World, slot: int, t: float) -> None:
 @kernel
 def replica_done(w: World, slot: int, t: float) -> None:
     """A replica has made all tokens of the request."""
-    s = w.slots[slot]
-    end_attempt(w, slot, t + w.backends[s.backend].overhead_s, OK, s.output, True)
+    s = slots_of(w)[slot]
+    end_attempt(w, slot, t + backends_of(w)[s.backend].overhead_s, OK, s.output, True)
 
 
 @kernel
 def time_out(w: World, slot: int, t: float) -> None:
     """The gateway gives an attempt up. A replica drops it at the end of its running step; what was made is paid for."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     unwatch(w, slot)
     if s.state == ON_API or s.state == QUEUED_API:
         called = s.state == ON_API

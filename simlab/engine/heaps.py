@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from simlab.draws.kernel import kernel
-from simlab.engine.arrays import NONE, World
+from simlab.engine.arrays import NONE
+from simlab.engine.world import World, finish_of, rep_heap_of, reps_of, slots_of, state_of, timers_of
 
 
 @kernel
 def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     """Sets a timer for a slot; it is stale once the slot's ``gen`` has moved on."""
-    state = w.state[0]
-    timers = w.timers
+    state = state_of(w)
+    timers = timers_of(w)
     i = state.n_timers
     state.n_timers += 1
     while i > 0:
@@ -22,15 +23,15 @@ def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     timer = timers[i]
     timer.t = t
     timer.slot = slot
-    timer.gen = w.slots[slot].gen
+    timer.gen = slots_of(w)[slot].gen
     timer.kind = kind
 
 
 @kernel
 def pop_timer(w: World) -> None:
     """Removes the earliest timer."""
-    state = w.state[0]
-    timers = w.timers
+    state = state_of(w)
+    timers = timers_of(w)
     state.n_timers -= 1
     n = state.n_timers
     if n == 0:
@@ -53,7 +54,7 @@ def pop_timer(w: World) -> None:
 @kernel
 def _sift_finish(w: World, r: int, i: int, n: int) -> None:
     """Puts the entry at ``i`` of replica ``r``'s finish heap where it belongs, up or down."""
-    heap = w.finish[r]
+    heap = finish_of(w)[r]
     key = heap[i].key
     slot = heap[i].slot
     while i > 0:
@@ -61,7 +62,7 @@ def _sift_finish(w: World, r: int, i: int, n: int) -> None:
         if heap[parent].key <= key:
             break
         heap[i] = heap[parent]
-        w.slots[heap[i].slot].heap_pos = i
+        slots_of(w)[heap[i].slot].heap_pos = i
         i = parent
     while True:
         child = 2 * i + 1
@@ -72,44 +73,44 @@ def _sift_finish(w: World, r: int, i: int, n: int) -> None:
         if heap[child].key >= key:
             break
         heap[i] = heap[child]
-        w.slots[heap[i].slot].heap_pos = i
+        slots_of(w)[heap[i].slot].heap_pos = i
         i = child
     heap[i].key = key
     heap[i].slot = slot
-    w.slots[slot].heap_pos = i
+    slots_of(w)[slot].heap_pos = i
 
 
 @kernel
 def push_finish(w: World, r: int, slot: int, key: int) -> None:
     """Enters a decoding sequence with the decode step it finishes at (and its admission number, for order) as key."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     n = rep.heap_n
     rep.heap_n = n + 1
-    w.finish[r, n].key = key
-    w.finish[r, n].slot = slot
+    finish_of(w)[r, n].key = key
+    finish_of(w)[r, n].slot = slot
     _sift_finish(w, r, n, n + 1)
 
 
 @kernel
 def remove_finish(w: World, r: int, slot: int) -> None:
     """Takes a decoding sequence out of its replica's finish heap."""
-    rep = w.reps[r]
-    i = w.slots[slot].heap_pos
+    rep = reps_of(w)[r]
+    i = slots_of(w)[slot].heap_pos
     n = rep.heap_n - 1
     rep.heap_n = n
-    w.slots[slot].heap_pos = NONE
+    slots_of(w)[slot].heap_pos = NONE
     if i < n:
-        w.finish[r, i] = w.finish[r, n]
+        finish_of(w)[r, i] = finish_of(w)[r, n]
         _sift_finish(w, r, i, n)
 
 
 @kernel
 def set_event(w: World, r: int, t: float) -> None:
     """Moves the next event of replica ``r`` to time ``t``."""
-    reps = w.reps
-    heap = w.rep_heap
+    reps = reps_of(w)
+    heap = rep_heap_of(w)
     reps[r].t_event = t
-    n = w.state[0].n_reps
+    n = state_of(w).n_reps
     i = reps[r].hpos
     while i > 0:
         parent = (i - 1) >> 1

@@ -19,67 +19,68 @@ import numpy as np
 
 from simlab.draws.counter import key as join_key
 from simlab.draws.kernel import kernel
-from simlab.engine.arrays import NONE, World
+from simlab.engine.arrays import NONE
+from simlab.engine.world import World, blocks_of, buckets_of, refs_of, reps_of, segs_of, slots_of, state_of
 
 
 @kernel
 def _lru_append(w: World, r: int, e: int) -> None:
-    rep = w.reps[r]
-    entry = w.blocks[e]
+    rep = reps_of(w)[r]
+    entry = blocks_of(w)[e]
     entry.next = NONE
     entry.prev = rep.lru_tail
     if rep.lru_tail == NONE:
         rep.lru_head = e
     else:
-        w.blocks[rep.lru_tail].next = e
+        blocks_of(w)[rep.lru_tail].next = e
     rep.lru_tail = e
 
 
 @kernel
 def _lru_remove(w: World, r: int, e: int) -> None:
-    rep = w.reps[r]
-    entry = w.blocks[e]
+    rep = reps_of(w)[r]
+    entry = blocks_of(w)[e]
     if entry.prev == NONE:
         rep.lru_head = entry.next
     else:
-        w.blocks[entry.prev].next = entry.next
+        blocks_of(w)[entry.prev].next = entry.next
     if entry.next == NONE:
         rep.lru_tail = entry.prev
     else:
-        w.blocks[entry.next].prev = entry.prev
+        blocks_of(w)[entry.next].prev = entry.prev
 
 
 @kernel
 def _forget_run(w: World, r: int, e: int) -> None:
     """Ends a run: its owner, if any, can hit nothing of it any more."""
-    entry = w.blocks[e]
+    entry = blocks_of(w)[e]
     if entry.owner != NONE:
-        w.slots[entry.owner].run = NONE
+        slots_of(w)[entry.owner].run = NONE
     _lru_remove(w, r, e)
-    entry.next = w.reps[r].free_run
-    w.reps[r].free_run = e
+    entry.next = reps_of(w)[r].free_run
+    reps_of(w)[r].free_run = e
 
 
 @kernel
 def _unhash(w: World, r: int, b: int) -> None:
     """Takes block ``b`` out of the hash and gives its record back."""
-    rep = w.reps[r]
-    bucket = rep.bucket_at + np.int64(w.blocks[b].key & np.uint64(rep.buckets - 1))
-    at = w.buckets[bucket]
+    rep = reps_of(w)[r]
+    bucket = rep.bucket_at + np.int64(blocks_of(w)[b].key & np.uint64(rep.buckets - 1))
+    at = buckets_of(w)[bucket]
     if at == b:
-        w.buckets[bucket] = w.blocks[b].chain
+        buckets_of(w)[bucket] = blocks_of(w)[b].chain
     else:
-        while w.blocks[at].chain != b:
-            at = w.blocks[at].chain
-        w.blocks[at].chain = w.blocks[b].chain
-    w.blocks[b].next = rep.free_block
+        while blocks_of(w)[at].chain != b:
+            at = blocks_of(w)[at].chain
+        blocks_of(w)[at].chain = blocks_of(w)[b].chain
+    blocks_of(w)[b].next = rep.free_block
     rep.free_block = b
 
 
 @kernel
 def take(w: World, r: int, n: int) -> None:
     """Allocates ``n`` free blocks from the front of the queue, evicting cached content; there must be as many."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     rep.free -= n
     if n <= rep.plain:
         rep.plain -= n
@@ -89,7 +90,7 @@ def take(w: World, r: int, n: int) -> None:
     while n > 0:
         e = rep.lru_head
         if e >= rep.run_at:
-            run = w.blocks[e]
+            run = blocks_of(w)[e]
             if run.count > n:
                 run.count -= n
                 return
@@ -104,20 +105,20 @@ def take(w: World, r: int, n: int) -> None:
 @kernel
 def _append_run(w: World, r: int, n: int, owner: int) -> int:
     """Frees ``n`` full blocks of unique content; returns the run's record when it has an owner."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     rep.free += n
     tail = rep.lru_tail
-    if owner == NONE and tail >= rep.run_at and w.blocks[tail].owner == NONE:
-        w.blocks[tail].count += n
+    if owner == NONE and tail >= rep.run_at and blocks_of(w)[tail].owner == NONE:
+        blocks_of(w)[tail].count += n
         return NONE
     e = rep.free_run
     if e != NONE:
-        rep.free_run = w.blocks[e].next
+        rep.free_run = blocks_of(w)[e].next
     else:
         e = rep.run_at + rep.n_runs
         rep.n_runs += 1
-    w.blocks[e].count = n
-    w.blocks[e].owner = owner
+    blocks_of(w)[e].count = n
+    blocks_of(w)[e].owner = owner
     _lru_append(w, r, e)
     return e if owner != NONE else NONE
 
@@ -125,44 +126,44 @@ def _append_run(w: World, r: int, n: int, owner: int) -> int:
 @kernel
 def disown_run(w: World, slot: int) -> None:
     """The slot will not come back for its freed blocks: they stay cached but nobody can hit them."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     if s.run != NONE:
-        w.blocks[s.run].owner = NONE
+        blocks_of(w)[s.run].owner = NONE
         s.run = NONE
 
 
 @kernel
 def _find(w: World, r: int, key: np.uint64) -> int:
     """The first cached block with this content, or NONE."""
-    rep = w.reps[r]
-    b = w.buckets[rep.bucket_at + np.int64(key & np.uint64(rep.buckets - 1))]
-    while b != NONE and w.blocks[b].key != key:
-        b = w.blocks[b].chain
+    rep = reps_of(w)[r]
+    b = buckets_of(w)[rep.bucket_at + np.int64(key & np.uint64(rep.buckets - 1))]
+    while b != NONE and blocks_of(w)[b].key != key:
+        b = blocks_of(w)[b].chain
     return b
 
 
 @kernel
 def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
     """Gives one of the slot's blocks its content and the slot's hold on it; a second copy of a content is kept too."""
-    rep = w.reps[r]
-    state = w.state[0]
+    rep = reps_of(w)[r]
+    state = state_of(w)
     b = rep.free_block
     if b != NONE:
-        rep.free_block = w.blocks[b].next
+        rep.free_block = blocks_of(w)[b].next
     else:
         b = rep.block_at + rep.n_blocks
         rep.n_blocks += 1
-    w.blocks[b].key = key
-    w.blocks[b].refs = 1
-    w.blocks[b].chain = NONE
+    blocks_of(w)[b].key = key
+    blocks_of(w)[b].refs = 1
+    blocks_of(w)[b].chain = NONE
     bucket = rep.bucket_at + np.int64(key & np.uint64(rep.buckets - 1))
-    at = w.buckets[bucket]
+    at = buckets_of(w)[bucket]
     if at == NONE:
-        w.buckets[bucket] = b
+        buckets_of(w)[bucket] = b
     else:
-        while w.blocks[at].chain != NONE:
-            at = w.blocks[at].chain
-        w.blocks[at].chain = b
+        while blocks_of(w)[at].chain != NONE:
+            at = blocks_of(w)[at].chain
+        blocks_of(w)[at].chain = b
     _hold(w, slot, b, state)
 
 
@@ -170,13 +171,13 @@ def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
 def _hold(w: World, slot: int, b: int, state: np.void) -> None:
     ref = state.free_ref
     if ref != NONE:
-        state.free_ref = w.refs[ref].next
+        state.free_ref = refs_of(w)[ref].next
     else:
         ref = state.n_refs
         state.n_refs += 1
-    s = w.slots[slot]
-    w.refs[ref].block = b
-    w.refs[ref].next = s.refs
+    s = slots_of(w)[slot]
+    refs_of(w)[ref].block = b
+    refs_of(w)[ref].next = s.refs
     s.refs = ref
     s.n_refs += 1
 
@@ -187,7 +188,7 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
 
     At least one token is always computed, so at most ``(tokens - 1) // block_size`` blocks count.
     """
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     limit = (s.target - 1) // block_size
     hits = 0
     free_hits = 0
@@ -195,9 +196,9 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
     end = block_size
     while hits < limit:
         if end <= s.seg_tokens:
-            while w.segs[seg].end < end:
-                seg = w.segs[seg].next
-            key = join_key(w.segs[seg].key, end)
+            while segs_of(w)[seg].end < end:
+                seg = segs_of(w)[seg].next
+            key = join_key(segs_of(w)[seg].key, end)
         elif s.tail_shared == 1:
             key = join_key(s.tail, end)
         else:
@@ -205,43 +206,43 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
         b = _find(w, r, key)
         if b == NONE:
             return hits, free_hits, 0
-        if w.blocks[b].refs == 0:
+        if blocks_of(w)[b].refs == 0:
             free_hits += 1
         hits += 1
         end += block_size
     own = 0
     if s.run != NONE and s.run_rep == r and s.tail_shared == 0:
-        own = min(limit - hits, w.blocks[s.run].count)
+        own = min(limit - hits, blocks_of(w)[s.run].count)
     return hits + own, free_hits + own, own
 
 
 @kernel
 def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> None:
     """Takes hold of the cached blocks that `lookup` found."""
-    rep = w.reps[r]
-    s = w.slots[slot]
-    state = w.state[0]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
+    state = state_of(w)
     seg = s.segs
     end = block_size
     for _ in range(hits - own):
         if end <= s.seg_tokens:
-            while w.segs[seg].end < end:
-                seg = w.segs[seg].next
-            key = join_key(w.segs[seg].key, end)
+            while segs_of(w)[seg].end < end:
+                seg = segs_of(w)[seg].next
+            key = join_key(segs_of(w)[seg].key, end)
         else:
             key = join_key(s.tail, end)
         b = _find(w, r, key)
-        if w.blocks[b].refs == 0:
+        if blocks_of(w)[b].refs == 0:
             _lru_remove(w, r, b)
             rep.free -= 1
-        w.blocks[b].refs += 1
+        blocks_of(w)[b].refs += 1
         _hold(w, slot, b, state)
         end += block_size
     if own > 0:
         rep.free -= own
         run = s.run
-        w.blocks[run].count -= own
-        if w.blocks[run].count == 0:
+        blocks_of(w)[run].count -= own
+        if blocks_of(w)[run].count == 0:
             _forget_run(w, r, run)
     disown_run(w, slot)
     s.blocks = hits
@@ -250,15 +251,15 @@ def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> No
 @kernel
 def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> None:
     """Makes the slot's full blocks among its first ``tokens`` tokens findable, as far as others can ask for them."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     full = tokens // block_size
     end = (s.n_refs + 1) * block_size
     seg = s.segs
     while s.n_refs < full:
         if end <= s.seg_tokens:
-            while w.segs[seg].end < end:
-                seg = w.segs[seg].next
-            key = join_key(w.segs[seg].key, end)
+            while segs_of(w)[seg].end < end:
+                seg = segs_of(w)[seg].next
+            key = join_key(segs_of(w)[seg].key, end)
         elif s.tail_shared == 1:
             key = join_key(s.tail, end)
         else:
@@ -273,8 +274,8 @@ def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: 
 
     With ``keep`` the slot may come back (preemption, retry) and owns what its unique blocks leave in the cache.
     """
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     held = s.blocks
     s.blocks = 0
     if caching == 0:
@@ -295,16 +296,16 @@ def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: 
             s.run_rep = r
         else:
             _append_run(w, r, unique, NONE)
-    state = w.state[0]
+    state = state_of(w)
     ref = s.refs
     while ref != NONE:
-        b = w.refs[ref].block
-        w.blocks[b].refs -= 1
-        if w.blocks[b].refs == 0:
+        b = refs_of(w)[ref].block
+        blocks_of(w)[b].refs -= 1
+        if blocks_of(w)[b].refs == 0:
             rep.free += 1
             _lru_append(w, r, b)
-        after = w.refs[ref].next
-        w.refs[ref].next = state.free_ref
+        after = refs_of(w)[ref].next
+        refs_of(w)[ref].next = state.free_ref
         state.free_ref = ref
         ref = after
     s.refs = NONE
@@ -314,10 +315,10 @@ def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: 
 @kernel
 def clear(w: World, r: int) -> None:
     """Forgets all cached content of a replica whose slots hold nothing any more (it failed or stopped)."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     e = rep.lru_head
     while e != NONE:
-        after = w.blocks[e].next
+        after = blocks_of(w)[e].next
         if e >= rep.run_at:
             _forget_run(w, r, e)
         else:

@@ -25,7 +25,6 @@ from simlab.engine.arrays import (
     TIMED_OUT,
     UP,
     WAITING,
-    World,
 )
 from simlab.engine.gateway import api_done, end_attempt, replica_done, start_attempt, time_out
 from simlab.engine.heaps import pop_timer, set_event
@@ -33,19 +32,34 @@ from simlab.engine.kvcache import clear
 from simlab.engine.meters import account
 from simlab.engine.replica import NEVER, advance, drop_running, plan, pop_finished, steps_by
 from simlab.engine.tasks import arrive, new_slot, next_turn, think
+from simlab.engine.world import (
+    World,
+    backends_of,
+    classes_of,
+    feed_ptr_of,
+    feed_t_of,
+    gateway_of,
+    log_of,
+    rep_heap_of,
+    reps_of,
+    segs_of,
+    slots_of,
+    state_of,
+    timers_of,
+)
 
 
 @kernel
 def _next_arrival(w: World) -> None:
     """Finds the class whose feed is due first; a feed at its end asks for its next chunk."""
-    state = w.state[0]
+    state = state_of(w)
     state.arrival_t = math.inf
     state.arrival_cls = NONE
     state.need_cls = NONE
-    for c in range(len(w.classes)):
-        cls = w.classes[c]
+    for c in range(len(classes_of(w))):
+        cls = classes_of(w)[c]
         if cls.feed_at < cls.feed_n:
-            t = w.feed_t[c, cls.feed_at]
+            t = feed_t_of(w)[c, cls.feed_at]
             if t < state.arrival_t:
                 state.arrival_t = t
                 state.arrival_cls = c
@@ -56,10 +70,10 @@ def _next_arrival(w: World) -> None:
 @kernel
 def _segments_of_next(w: World) -> int:
     """Segments that the next arrival brings at most."""
-    c = w.state[0].arrival_cls
-    cls = w.classes[c]
+    c = state_of(w).arrival_cls
+    cls = classes_of(w)[c]
     if cls.explicit == 1 and cls.segmented == 1:
-        return w.feed_ptr[c, cls.feed_at + 1] - w.feed_ptr[c, cls.feed_at]
+        return feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at]
     return 2
 
 
@@ -69,14 +83,14 @@ def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
 
     Requests that come at this very instant can be in the next step, so planning waits for them.
     """
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     if rep.mode != PLAN:
         advance(w, r, t)
         slot = pop_finished(w, r)
         while slot != NONE:
-            if w.slots[slot].aborting > 0:
+            if slots_of(w)[slot].aborting > 0:
                 rep.aborting -= 1
-                end_attempt(w, slot, t, TIMED_OUT, w.slots[slot].output, True)
+                end_attempt(w, slot, t, TIMED_OUT, slots_of(w)[slot].output, True)
             else:
                 replica_done(w, slot, t)
             slot = pop_finished(w, r)
@@ -85,8 +99,8 @@ def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
         if rep.state == DRAINING and rep.n_running == 0 and rep.n_waiting == 0:
             stop(w, r, t)
             return
-        if w.state[0].n_timers > 0 and w.timers[0].t < quiet_until:
-            quiet_until = w.timers[0].t
+        if state_of(w).n_timers > 0 and timers_of(w)[0].t < quiet_until:
+            quiet_until = timers_of(w)[0].t
         if quiet_until <= t + TIME_EPS_S:
             return
     plan(w, r, t)
@@ -94,10 +108,10 @@ def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
 
 @kernel
 def _drop_aborted(w: World, r: int, t: float) -> None:
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     slot = rep.run_head
     while slot != NONE and rep.aborting > 0:
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         after = s.next
         if s.aborting > 0:
             rep.aborting -= 1
@@ -108,10 +122,10 @@ def _drop_aborted(w: World, r: int, t: float) -> None:
 
 @kernel
 def _timer(w: World, t: float) -> None:
-    timer = w.timers[0]
+    timer = timers_of(w)[0]
     slot = timer.slot
     kind = timer.kind
-    stale = w.slots[slot].gen != timer.gen
+    stale = slots_of(w)[slot].gen != timer.gen
     pop_timer(w)
     if stale:
         return
@@ -132,26 +146,26 @@ def run(w: World, until: float) -> int:
         DONE, or one of NEED_CHUNK (class ``state.need_cls``), GROW_SLOTS, GROW_TIMERS, GROW_SEGMENTS, LOG_FULL: do it
         and call again.
     """
-    state = w.state[0]
+    state = state_of(w)
     while True:
         if state.need_cls != NONE:
             return NEED_CHUNK
-        if state.n_timers + state.n_slots + 8 > len(w.timers):
+        if state.n_timers + state.n_slots + 8 > len(timers_of(w)):
             return GROW_TIMERS
-        if len(w.log) > 1 and state.log_n + state.n_slots + 8 > len(w.log):
+        if len(log_of(w)) > 1 and state.log_n + state.n_slots + 8 > len(log_of(w)):
             return LOG_FULL
         arrival_t = state.arrival_t
         timer_t = math.inf
         if state.n_timers > 0:
-            timer_t = w.timers[0].t
+            timer_t = timers_of(w)[0].t
         boundary_t = math.inf
         r = NONE
         if state.n_reps > 0:
-            r = w.rep_heap[0]
-            boundary_t = w.reps[r].t_event
+            r = rep_heap_of(w)[0]
+            boundary_t = reps_of(w)[r].t_event
         timeout_t = math.inf
         if state.timeout_head != NONE:
-            timeout_t = w.slots[state.timeout_head].started_s + w.gateway[0].timeout_s
+            timeout_t = slots_of(w)[state.timeout_head].started_s + gateway_of(w).timeout_s
         t = min(min(arrival_t, timer_t), min(boundary_t, timeout_t))
         if t > until or t == math.inf:
             if until > state.now:
@@ -161,9 +175,9 @@ def run(w: World, until: float) -> int:
         if t > state.now:
             state.now = t
         if arrival_t <= t + TIME_EPS_S:
-            if state.free_slot == NONE and state.n_slots == len(w.slots):
+            if state.free_slot == NONE and state.n_slots == len(slots_of(w)):
                 return GROW_SLOTS
-            if state.n_segs - state.spare_segs + _segments_of_next(w) > len(w.segs):
+            if state.n_segs - state.spare_segs + _segments_of_next(w) > len(segs_of(w)):
                 return GROW_SEGMENTS
             slot = arrive(w, state.arrival_cls, arrival_t)
             _next_arrival(w)
@@ -179,10 +193,10 @@ def run(w: World, until: float) -> int:
 @kernel
 def start_users(w: World, c: int) -> None:
     """Seats the users of a closed-loop class; each thinks once before the first request."""
-    state = w.state[0]
-    for user in range(w.classes[c].users):
+    state = state_of(w)
+    for user in range(classes_of(w)[c].users):
         slot = new_slot(w, c)
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         s.session = user
         s.task = user
         think(w, slot, state.now)
@@ -200,9 +214,9 @@ def refresh_arrivals(w: World) -> None:
 @kernel
 def link_replica(w: World, r: int, t: float) -> None:
     """Enters an unleased replica into its pool; it is leased from ``t`` on and starting."""
-    state = w.state[0]
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    state = state_of(w)
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     rep.state = STARTING
     rep.start_s = t
     rep.ready_s = math.inf
@@ -218,18 +232,18 @@ def link_replica(w: World, r: int, t: float) -> None:
         be.rep_head = r
     else:
         at = be.rep_head
-        while w.reps[at].next_rep != NONE:
-            at = w.reps[at].next_rep
-        w.reps[at].next_rep = r
+        while reps_of(w)[at].next_rep != NONE:
+            at = reps_of(w)[at].next_rep
+        reps_of(w)[at].next_rep = r
     rep.hpos = state.n_reps
-    w.rep_heap[state.n_reps] = r
+    rep_heap_of(w)[state.n_reps] = r
     state.n_reps += 1
 
 
 @kernel
 def ready(w: World, r: int, t: float) -> None:
     """A starting replica serves from now on."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     if rep.state == STARTING:
         rep.state = UP
         rep.ready_s = t
@@ -240,7 +254,7 @@ def ready(w: World, r: int, t: float) -> None:
 def stop(w: World, r: int, t: float) -> None:
     """Gives an empty replica's lease back."""
     account(w, r, t)
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     rep.state = STOPPED
     rep.stop_s = t
     rep.mode = 0
@@ -251,7 +265,7 @@ def stop(w: World, r: int, t: float) -> None:
 @kernel
 def drain(w: World, r: int, t: float) -> None:
     """Sends a replica nothing new; it stops when it has finished what it has."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     if rep.state == STARTING or (rep.state == UP and rep.n_running == 0 and rep.n_waiting == 0):
         stop(w, r, t)
     elif rep.state == UP:
@@ -261,7 +275,7 @@ def drain(w: World, r: int, t: float) -> None:
 @kernel
 def fail(w: World, r: int, t: float) -> None:
     """A replica dies: what it was doing ends in an error, its cache is lost, its lease ends."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     if rep.state == STOPPED:
         return
     if rep.mode == DECODE:
@@ -273,11 +287,11 @@ def fail(w: World, r: int, t: float) -> None:
     rep.state = STOPPED
     while rep.wait_head != NONE or rep.run_head != NONE:
         slot = rep.wait_head if rep.wait_head != NONE else rep.run_head
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         if s.state == WAITING:
             rep.wait_head = s.next
             if s.next != NONE:
-                w.slots[s.next].prev = NONE
+                slots_of(w)[s.next].prev = NONE
             rep.n_waiting -= 1
             s.blocks = 0
         else:
@@ -286,5 +300,5 @@ def fail(w: World, r: int, t: float) -> None:
         end_attempt(w, slot, t, outcome, s.out_done, True)
     rep.wait_tail = NONE
     rep.aborting = 0
-    rep.free = w.backends[rep.backend].kv_blocks - 1
+    rep.free = backends_of(w)[rep.backend].kv_blocks - 1
     stop(w, r, t)

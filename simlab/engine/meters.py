@@ -16,7 +16,23 @@ from simlab.engine.arrays import (
     REJECTED,
     TIMED_OUT,
     UP,
+)
+from simlab.engine.world import (
     World,
+    backends_of,
+    cells_of,
+    classes_of,
+    hist_count_of,
+    hist_of,
+    hist_sum_of,
+    log_of,
+    reps_of,
+    slots_of,
+    state_of,
+    tasks_of,
+    tenants_of,
+    window_hist_of,
+    windows_of,
 )
 
 HIST_LOW_S = 1e-6
@@ -44,9 +60,9 @@ def bucket_of(x: float) -> int:
 def add_time(w: World, metric: int, c: int, b: int, x: float, n: int) -> int:
     """Counts a time ``n`` times; returns its bucket."""
     i = bucket_of(x)
-    w.hist[metric, c, b, i] += n
-    w.hist_sum[metric, c, b] += x * n
-    w.hist_count[metric, c, b] += n
+    hist_of(w)[metric, c, b, i] += n
+    hist_sum_of(w)[metric, c, b] += x * n
+    hist_count_of(w)[metric, c, b] += n
     return i
 
 
@@ -55,28 +71,28 @@ def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int
     """Counts the inter-token times of ``k`` steps lasting first, first + inc, … for ``n`` sequences each."""
     low = bucket_of(first)
     high = bucket_of(first + inc * (k - 1))
-    w.hist_sum[ITL, c, b] += n * (k * first + inc * 0.5 * k * (k - 1))
-    w.hist_count[ITL, c, b] += n * k
+    hist_sum_of(w)[ITL, c, b] += n * (k * first + inc * 0.5 * k * (k - 1))
+    hist_count_of(w)[ITL, c, b] += n * k
     done = 0
     for i in range(low, high):
         edge = HIST_LOW_S * math.exp(i / _INV_LOG_GAMMA)
         upto = min(k, int((edge - first) / inc) + 1)
         if upto > done:
-            w.hist[ITL, c, b, i] += n * (upto - done)
+            hist_of(w)[ITL, c, b, i] += n * (upto - done)
             done = upto
-    w.hist[ITL, c, b, high] += n * (k - done)
+    hist_of(w)[ITL, c, b, high] += n * (k - done)
 
 
 @kernel
 def window_of(w: World, t: float) -> int:
     """The time window of ``t``."""
-    return min(int(t / w.state[0].window_s), len(w.windows) - 1)
+    return min(int(t / state_of(w).window_s), len(windows_of(w)) - 1)
 
 
 @kernel
 def account(w: World, r: int, t: float) -> None:
     """Adds the replica's time since it was last accounted to its windows; call before its state changes."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     start = rep.t_acc
     if t <= start:
         return
@@ -86,16 +102,16 @@ def account(w: World, r: int, t: float) -> None:
     busy = rep.mode != IDLE and rep.mode != PLAN
     if busy:
         rep.busy_s += t - start
-    total = w.backends[rep.backend].kv_blocks - 1
-    window_s = w.state[0].window_s
+    total = backends_of(w)[rep.backend].kv_blocks - 1
+    window_s = state_of(w).window_s
     i = window_of(w, start)
     while True:
         end = t
-        if i + 1 < len(w.windows) and (i + 1) * window_s < t:
+        if i + 1 < len(windows_of(w)) and (i + 1) * window_s < t:
             end = (i + 1) * window_s
         dt = end - start
         if dt > 0.0:
-            cell = w.windows[i, rep.backend]
+            cell = windows_of(w)[i, rep.backend]
             cell.up_s += dt
             if busy:
                 cell.busy_s += dt
@@ -112,11 +128,11 @@ def account(w: World, r: int, t: float) -> None:
 @kernel
 def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int) -> None:
     """Appends the attempt to the log; the loop stops to have it emptied before it overflows."""
-    if len(w.log) <= 1:
+    if len(log_of(w)) <= 1:
         return
-    state = w.state[0]
-    s = w.slots[slot]
-    row = w.log[state.log_n]
+    state = state_of(w)
+    s = slots_of(w)[slot]
+    row = log_of(w)[state.log_n]
     state.log_n += 1
     row.task = s.seq
     row.cls = s.cls
@@ -137,10 +153,10 @@ def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int)
 @kernel
 def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int, billed: bool) -> None:
     """Books one ended attempt on its ledger cell: outcome, tokens if billable, and replica work."""
-    s = w.slots[slot]
-    be = w.backends[s.backend]
-    cls = w.classes[s.cls]
-    cell = w.cells[cls.cell_base + s.tenant * len(w.backends) + s.backend]
+    s = slots_of(w)[slot]
+    be = backends_of(w)[s.backend]
+    cls = classes_of(w)[s.cls]
+    cell = cells_of(w)[cls.cell_base + s.tenant * len(backends_of(w)) + s.backend]
     cell.attempts += 1
     if outcome == OK:
         cell.succeeded += 1
@@ -165,7 +181,7 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
             cell.work_s += (
                 s.prefilled * be.work_prefill_s + output_tokens * be.work_decode_s + s.ctx_work * be.decode_context_s
             )
-        window = w.windows[window_of(w, t), s.backend]
+        window = windows_of(w)[window_of(w, t), s.backend]
         window.prompt_tokens += s.prompt
         window.output_tokens += output_tokens
     log_attempt(w, slot, t, outcome, output_tokens)
@@ -174,22 +190,22 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
 @kernel
 def meter_task(w: World, slot: int, t: float, success: bool) -> None:
     """Books one ended task: success, SLO, latencies (TTFT and E2E from arrival at the gateway)."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     c = s.cls
     b = s.backend
-    cls = w.classes[c]
+    cls = classes_of(w)[c]
     ttft = s.first_s - s.arrival_s
     e2e = t - s.arrival_s
     tpot = 0.0
     if s.output > 1:
         tpot = (t - s.first_s) / (s.output - 1)
     good = success and ttft <= cls.slo_ttft_s and e2e <= cls.slo_e2e_s and tpot <= cls.slo_itl_s
-    measured = s.arrival_s >= w.state[0].warmup_s
-    window = w.windows[window_of(w, t), b]
+    measured = s.arrival_s >= state_of(w).warmup_s
+    window = windows_of(w)[window_of(w, t), b]
     for which in range(2):
         if which == 0 and not measured:
             continue
-        tasks = w.tasks[which, c]
+        tasks = tasks_of(w)[which, c]
         tasks.retries += s.attempt
         if success:
             tasks.succeeded += 1
@@ -205,7 +221,7 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
         window.failed += 1
     if not measured:
         return
-    tenant = w.tenants[cls.tenant_base + s.tenant]
+    tenant = tenants_of(w)[cls.tenant_base + s.tenant]
     if not success:
         tenant.failed += 1
         return
@@ -214,7 +230,7 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
         tenant.good += 1
     tenant.ttft_sum_s += ttft
     tenant.e2e_sum_s += e2e
-    coarse = w.window_hist[window_of(w, t)]
+    coarse = window_hist_of(w)[window_of(w, t)]
     i = add_time(w, TTFT, c, b, ttft, 1)
     coarse[0, i // COARSE] += 1
     i = add_time(w, E2E, c, b, e2e, 1)

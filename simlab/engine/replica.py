@@ -27,11 +27,22 @@ from simlab.engine.arrays import (
     RUNNING,
     TIME_EPS_S,
     WAITING,
-    World,
 )
 from simlab.engine.heaps import push_finish, remove_finish, set_event
 from simlab.engine.kvcache import cache_full, hit, lookup, release, take
 from simlab.engine.meters import ITL, account, add_steps, add_time
+from simlab.engine.world import (
+    World,
+    backends_of,
+    classes_of,
+    decode_cls_of,
+    finish_of,
+    phases_of,
+    reps_of,
+    slots_of,
+    state_of,
+    tables_of,
+)
 
 NEVER = math.inf
 _ORDER = 32
@@ -53,7 +64,7 @@ def step_seconds(
         prefill_context: the same over the others.
         work: sum over prefill tokens of the context each attends to, itself included.
     """
-    be = w.backends[b]
+    be = backends_of(w)[b]
     tokens = decodes + prefill
     t = (
         be.base_s
@@ -67,11 +78,11 @@ def step_seconds(
     if n > 0:
         at = be.knots_at
         i = 1
-        while i < n - 1 and w.tables[at + 2 * i] < tokens:
+        while i < n - 1 and tables_of(w)[at + 2 * i] < tokens:
             i += 1
-        x0 = w.tables[at + 2 * i - 2]
-        y0 = w.tables[at + 2 * i - 1]
-        t += y0 + (tokens - x0) * (w.tables[at + 2 * i + 1] - y0) / (w.tables[at + 2 * i] - x0)
+        x0 = tables_of(w)[at + 2 * i - 2]
+        y0 = tables_of(w)[at + 2 * i - 1]
+        t += y0 + (tokens - x0) * (tables_of(w)[at + 2 * i + 1] - y0) / (tables_of(w)[at + 2 * i] - x0)
     return t
 
 
@@ -83,11 +94,11 @@ def _blocks_for(tokens: int, block_size: int) -> int:
 @kernel
 def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     """Blocks that the decoding sequences need for their next ``k`` steps."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     whole = k // block_size
     n = whole * rep.n_decode
     for s in range(whole * block_size, k):
-        n += w.phases[r, (-(rep.g + s)) % block_size]
+        n += phases_of(w)[r, (-(rep.g + s)) % block_size]
     return n
 
 
@@ -120,15 +131,15 @@ def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
 
 @kernel
 def _append_running(w: World, r: int, slot: int) -> None:
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     s.state = RUNNING
     s.prev = rep.run_tail
     s.next = NONE
     if rep.run_tail == NONE:
         rep.run_head = slot
     else:
-        w.slots[rep.run_tail].next = slot
+        slots_of(w)[rep.run_tail].next = slot
     rep.run_tail = slot
     rep.n_running += 1
     s.admit = rep.admits
@@ -137,65 +148,65 @@ def _append_running(w: World, r: int, slot: int) -> None:
 
 @kernel
 def _remove_running(w: World, r: int, slot: int) -> None:
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     if rep.pf_head == slot:
         rep.pf_head = s.next
     if s.prev == NONE:
         rep.run_head = s.next
     else:
-        w.slots[s.prev].next = s.next
+        slots_of(w)[s.prev].next = s.next
     if s.next == NONE:
         rep.run_tail = s.prev
     else:
-        w.slots[s.next].prev = s.prev
+        slots_of(w)[s.next].prev = s.prev
     rep.n_running -= 1
 
 
 @kernel
 def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
     """Links a slot into the waiting list behind ``after`` (NONE: at the front)."""
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     s.state = WAITING
     s.prev = after
     if after == NONE:
         s.next = rep.wait_head
         rep.wait_head = slot
     else:
-        s.next = w.slots[after].next
-        w.slots[after].next = slot
+        s.next = slots_of(w)[after].next
+        slots_of(w)[after].next = slot
     if s.next == NONE:
         rep.wait_tail = slot
     else:
-        w.slots[s.next].prev = slot
+        slots_of(w)[s.next].prev = slot
     rep.n_waiting += 1
 
 
 @kernel
 def _remove_waiting(w: World, r: int, slot: int) -> None:
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     if s.prev == NONE:
         rep.wait_head = s.next
     else:
-        w.slots[s.prev].next = s.next
+        slots_of(w)[s.prev].next = s.next
     if s.next == NONE:
         rep.wait_tail = s.prev
     else:
-        w.slots[s.next].prev = s.prev
+        slots_of(w)[s.next].prev = s.prev
     rep.n_waiting -= 1
 
 
 @kernel
 def _queue_by_priority(w: World, r: int, slot: int) -> None:
     """Waiting order of vLLM's priority policy: lower ``prio`` first, then earlier arrival at the replica."""
-    s = w.slots[slot]
-    at = w.reps[r].wait_tail
+    s = slots_of(w)[slot]
+    at = reps_of(w)[r].wait_tail
     while at != NONE and (
-        w.slots[at].prio > s.prio or (w.slots[at].prio == s.prio and w.slots[at].started_s > s.started_s)
+        slots_of(w)[at].prio > s.prio or (slots_of(w)[at].prio == s.prio and slots_of(w)[at].started_s > s.started_s)
     ):
-        at = w.slots[at].prev
+        at = slots_of(w)[at].prev
     _insert_waiting(w, r, slot, at)
 
 
@@ -205,13 +216,13 @@ def _queue_by_priority(w: World, r: int, slot: int) -> None:
 @kernel
 def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """The slot's prompt is computed and its token of this step exists: from the next step on it decodes."""
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     s.out_join = s.out_done
     s.g_join = rep.g
     s.phase = (s.computed - rep.g) % block_size
-    w.phases[r, s.phase] += 1
-    w.decode_cls[r, s.cls] += 1
+    phases_of(w)[r, s.phase] += 1
+    decode_cls_of(w)[r, s.cls] += 1
     rep.n_decode += 1
     rep.ctx += s.computed
     push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << _ORDER) | s.admit)
@@ -220,15 +231,15 @@ def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
 @kernel
 def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """Takes a sequence out of the lockstep and brings its own counters up to date."""
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     n = rep.g - s.g_join
     s.out_done = s.out_join + n
     s.ctx_work += n * s.computed + 0.5 * n * (n + 1)
     s.computed += n
     s.blocks = max(s.blocks, _blocks_for(s.computed, block_size))
-    w.phases[r, s.phase] -= 1
-    w.decode_cls[r, s.cls] -= 1
+    phases_of(w)[r, s.phase] -= 1
+    decode_cls_of(w)[r, s.cls] -= 1
     rep.n_decode -= 1
     rep.ctx -= s.computed
     remove_finish(w, r, slot)
@@ -243,16 +254,16 @@ def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> Non
     before ``slot`` names or looks for such content, its twins further on than ``beyond`` tokens do (or as far and ahead
     in the batch), the furthest first; ``scheduled`` counts the token that each gets in the step being planned.
     """
-    s = w.slots[slot]
-    bs = w.backends[w.reps[r].backend].block_size
+    s = slots_of(w)[slot]
+    bs = backends_of(w)[reps_of(w)[r].backend].block_size
     while True:
         best = NONE
         most = beyond
-        at = w.reps[r].run_head
+        at = reps_of(w)[r].run_head
         while at != NONE:
-            twin = w.slots[at]
+            twin = slots_of(w)[at]
             if at != slot and twin.heap_pos != NONE and twin.tail == s.tail and twin.tail_shared == 1:
-                tokens = twin.computed + w.reps[r].g - twin.g_join + scheduled
+                tokens = twin.computed + reps_of(w)[r].g - twin.g_join + scheduled
                 ahead = tokens > most or (tokens == most and best == NONE and twin.admit < s.admit)
                 if ahead and tokens // bs > twin.n_refs:
                     best = at
@@ -260,7 +271,7 @@ def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> Non
             at = twin.next
         if best == NONE:
             return
-        twin = w.slots[best]
+        twin = slots_of(w)[best]
         twin.blocks = max(twin.blocks, _blocks_for(most, bs))
         cache_full(w, r, best, most, bs)
 
@@ -268,8 +279,8 @@ def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> Non
 @kernel
 def _free_blocks(w: World, r: int, slot: int, keep: int) -> None:
     """Gives the blocks of a request that left the batch back; ``keep``: it may come back for what stays cached."""
-    s = w.slots[slot]
-    be = w.backends[w.reps[r].backend]
+    s = slots_of(w)[slot]
+    be = backends_of(w)[reps_of(w)[r].backend]
     if be.caching == 1 and s.tail_shared == 1 and s.session == NONE and s.computed > s.prompt:
         _name_twins(w, r, slot, s.computed, 0)
     release(w, r, slot, s.computed, be.block_size, be.caching, keep)
@@ -278,10 +289,10 @@ def _free_blocks(w: World, r: int, slot: int, keep: int) -> None:
 @kernel
 def output_tokens(w: World, slot: int) -> int:
     """Tokens the attempt has generated by the end of its replica's last finished step."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     if s.heap_pos == NONE:
         return s.out_done
-    return s.out_join + w.reps[s.replica].g - s.g_join
+    return s.out_join + reps_of(w)[s.replica].g - s.g_join
 
 
 # --- coming and going ------------------------------------------------------------------------------------------------
@@ -291,9 +302,9 @@ def output_tokens(w: World, slot: int) -> int:
 def enqueue(w: World, r: int, slot: int, t: float) -> None:
     """A request reaches the replica at ``t`` and waits; a stretch ends at the next step if it could enter then."""
     account(w, r, t)
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
+    s = slots_of(w)[slot]
     s.replica = r
     s.computed = 0
     s.target = s.prompt
@@ -319,7 +330,7 @@ def enqueue(w: World, r: int, slot: int, t: float) -> None:
 @kernel
 def cut(w: World, r: int, t: float) -> None:
     """Ends the stretch at its first step boundary at or after ``t``."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     if rep.k > 1:
         k = steps_by(rep.step_s, rep.step_inc_s, t - rep.t0)
         if k < rep.k:
@@ -330,9 +341,9 @@ def cut(w: World, r: int, t: float) -> None:
 @kernel
 def abort(w: World, r: int, slot: int, t: float, keep: int) -> bool:
     """Takes a request off the replica; True if it is gone now, False if it goes at the end of the running step."""
-    s = w.slots[slot]
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    s = slots_of(w)[slot]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     if s.state == WAITING:
         account(w, r, t)
         _remove_waiting(w, r, slot)
@@ -350,9 +361,9 @@ def abort(w: World, r: int, slot: int, t: float, keep: int) -> bool:
 @kernel
 def drop_running(w: World, r: int, slot: int, keep: int) -> None:
     """Takes a running request out between steps and frees its blocks."""
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
+    s = slots_of(w)[slot]
     if s.heap_pos != NONE:
         _leave_decode(w, r, slot, be.block_size)
     _remove_running(w, r, slot)
@@ -364,8 +375,8 @@ def drop_running(w: World, r: int, slot: int, keep: int) -> None:
 
 @kernel
 def _preempt(w: World, r: int, slot: int, block_size: int, priority: int) -> None:
-    rep = w.reps[r]
-    s = w.slots[slot]
+    rep = reps_of(w)[r]
+    s = slots_of(w)[slot]
     if s.heap_pos != NONE:
         _leave_decode(w, r, slot, block_size)
         s.last_s = rep.t0
@@ -384,14 +395,14 @@ def _preempt(w: World, r: int, slot: int, block_size: int, priority: int) -> Non
 @kernel
 def _victim(w: World, r: int, priority: int) -> int:
     """Whom a shortage of blocks preempts: the last running request, or the lowest priority's latest."""
-    at = w.reps[r].run_tail
+    at = reps_of(w)[r].run_tail
     if priority == 0:
         return at
-    worst = w.reps[r].run_head
+    worst = reps_of(w)[r].run_head
     at = worst
     while at != NONE:
-        a = w.slots[at]
-        b = w.slots[worst]
+        a = slots_of(w)[at]
+        b = slots_of(w)[worst]
         if a.prio > b.prio or (a.prio == b.prio and a.started_s > b.started_s):
             worst = at
         at = a.next
@@ -401,12 +412,12 @@ def _victim(w: World, r: int, priority: int) -> int:
 @kernel
 def _allocate_or_preempt(w: World, r: int) -> None:
     """A step for which blocks run short: one request after the other gets its blocks or preempts for them."""
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     bs = be.block_size
     slot = rep.run_head
     while slot != NONE:
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         if s.heap_pos != NONE:
             computed = s.computed + rep.g - s.g_join
             chunk = 1
@@ -439,7 +450,7 @@ def _allocate_or_preempt(w: World, r: int) -> None:
 @kernel
 def _plan_step_time(w: World, r: int, t: float) -> None:
     """Times one step with all requests' tokens as they stand and makes it the stretch."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     decodes = rep.n_decode
     decode_context = rep.ctx + rep.n_decode
     prefill = 0
@@ -447,7 +458,7 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
     work = 0.0
     slot = rep.pf_head
     while slot != NONE:
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         chunk = s.sched
         if chunk == 1 and s.out_done > 0:
             decodes += 1
@@ -468,13 +479,13 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
 @kernel
 def _admit(w: World, r: int, budget: int) -> int:
     """Admits waiting requests, each with its chunk, while they fit; returns how many."""
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     bs = be.block_size
     admitted = 0
     while budget > 0 and rep.wait_head != NONE and rep.n_running < be.max_num_seqs:
         slot = rep.wait_head
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         hits = 0
         free_hits = 0
         own = 0
@@ -510,8 +521,8 @@ def _admit(w: World, r: int, budget: int) -> int:
 def plan(w: World, r: int, t: float) -> None:
     """Schedules from time ``t`` on: one mixed step, or a stretch of like steps until something can change."""
     account(w, r, t)
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     bs = be.block_size
     rep.t0 = t
     rep.prepaid = 0
@@ -525,12 +536,12 @@ def plan(w: World, r: int, t: float) -> None:
     chunk_blocks = 0
     left = 0
     if partial != NONE:
-        s = w.slots[partial]
+        s = slots_of(w)[partial]
         left = s.target - s.computed
         chunk = min(left, be.budget - rep.n_decode)
         s.sched = chunk
         chunk_blocks = _blocks_for(s.computed + chunk, bs) - s.blocks
-    step_blocks = w.phases[r, (-rep.g) % bs]
+    step_blocks = phases_of(w)[r, (-rep.g) % bs]
     if step_blocks + chunk_blocks > rep.free:
         _allocate_or_preempt(w, r)
         rep.prepaid = 1
@@ -541,7 +552,7 @@ def plan(w: World, r: int, t: float) -> None:
         take(w, r, step_blocks + chunk_blocks)
         rep.prepaid = 1
         if chunk > 0:
-            s = w.slots[partial]
+            s = slots_of(w)[partial]
             s.blocks += chunk_blocks
             if be.caching == 1:
                 cache_full(w, r, partial, s.computed + chunk, bs)
@@ -560,22 +571,22 @@ def plan(w: World, r: int, t: float) -> None:
 @kernel
 def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     """Plans like steps: decodes alone, or decodes beside full chunks of one long prompt."""
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     bs = be.block_size
     k = 1 << 40
     if rep.n_decode > 0:
-        k = (w.finish[r, 0].key >> _ORDER) - rep.g
+        k = (finish_of(w)[r, 0].key >> _ORDER) - rep.g
     computed = 0
     held = 0
     if chunk > 0:
-        s = w.slots[rep.pf_head]
+        s = slots_of(w)[rep.pf_head]
         computed = s.computed
         held = s.blocks
         k = min(k, (left - 1) // chunk)
         if k < 2 or rep.prepaid == 1:
             if rep.prepaid == 0:
-                need = w.phases[r, (-rep.g) % bs] + _blocks_for(computed + chunk, bs) - held
+                need = phases_of(w)[r, (-rep.g) % bs] + _blocks_for(computed + chunk, bs) - held
                 take(w, r, need)
                 s.blocks = _blocks_for(computed + chunk, bs)
                 rep.prepaid = 1
@@ -583,14 +594,14 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
                     cache_full(w, r, rep.pf_head, computed + chunk, bs)
             _plan_step_time(w, r, t)
             return
-    waits_for_twin = rep.wait_head != NONE and w.slots[rep.wait_head].tail_shared == 1
-    if be.caching == 1 and waits_for_twin and w.slots[rep.wait_head].preempts > 0:
+    waits_for_twin = rep.wait_head != NONE and slots_of(w)[rep.wait_head].tail_shared == 1
+    if be.caching == 1 and waits_for_twin and slots_of(w)[rep.wait_head].preempts > 0:
         k = 1
     # Blocks: at most one more per sequence and block of steps; look closer only when that bound does not fit.
     free = rep.free
     prepaid_blocks = 0
     if rep.prepaid == 1:
-        prepaid_blocks = w.phases[r, (-rep.g) % bs]
+        prepaid_blocks = phases_of(w)[r, (-rep.g) % bs]
         free += prepaid_blocks
     bound = rep.n_decode * _blocks_for(k, bs)
     if chunk > 0:
@@ -628,8 +639,8 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
 def advance(w: World, r: int, t: float) -> None:
     """Applies the stretch that ends at ``t``: tokens, blocks, inter-token times. Finishes are the loop's to collect."""
     account(w, r, t)
-    rep = w.reps[r]
-    be = w.backends[rep.backend]
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
     bs = be.block_size
     k = rep.k
     n = rep.n_decode
@@ -639,21 +650,21 @@ def advance(w: World, r: int, t: float) -> None:
         if rep.mode == MIXED:
             need = 0  # paid for when it was planned
         elif rep.prepaid == 1:
-            need -= w.phases[r, (-rep.g) % bs]
+            need -= phases_of(w)[r, (-rep.g) % bs]
         if need > 0:
             take(w, r, need)
         rep.g += k
         rep.ctx += k * n
         rep.decode_tokens += k * n
-        if t >= w.state[0].warmup_s:
-            for c in range(len(w.classes)):
-                if w.decode_cls[r, c] > 0:
-                    add_steps(w, c, rep.backend, rep.step_s, rep.step_inc_s, k, w.decode_cls[r, c])
+        if t >= state_of(w).warmup_s:
+            for c in range(len(classes_of(w))):
+                if decode_cls_of(w)[r, c] > 0:
+                    add_steps(w, c, rep.backend, rep.step_s, rep.step_inc_s, k, decode_cls_of(w)[r, c])
     else:
         rep.g += k
     if rep.mode == CHUNKS:
         slot = rep.pf_head
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         s.computed += k * rep.chunk
         s.prefilled += k * rep.chunk
         rep.prefill_tokens += k * rep.chunk
@@ -674,10 +685,10 @@ def advance(w: World, r: int, t: float) -> None:
 @kernel
 def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
     """Moves the prompts of a mixed step on; those computed to their end have made a token and decode from now on."""
-    rep = w.reps[r]
+    rep = reps_of(w)[r]
     slot = rep.pf_head
     while slot != NONE:
-        s = w.slots[slot]
+        s = slots_of(w)[slot]
         after = s.next
         s.computed += s.sched
         s.prefilled += s.sched
@@ -688,10 +699,10 @@ def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
         rep.pf_head = after
         s.out_done += 1
         if s.out_done == 1:
-            s.first_s = t + w.backends[rep.backend].overhead_s
+            s.first_s = t + backends_of(w)[rep.backend].overhead_s
         else:
             rep.decode_tokens += 1
-            if t >= w.state[0].warmup_s:
+            if t >= state_of(w).warmup_s:
                 add_time(w, ITL, s.cls, rep.backend, t - s.last_s, 1)
         _join_decode(w, r, slot, block_size)
         slot = after
@@ -700,11 +711,11 @@ def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
 @kernel
 def pop_finished(w: World, r: int) -> int:
     """The next sequence that has all its tokens, off the replica and its blocks freed; NONE when there is none."""
-    rep = w.reps[r]
-    if rep.heap_n == 0 or (w.finish[r, 0].key >> _ORDER) > rep.g:
+    rep = reps_of(w)[r]
+    if rep.heap_n == 0 or (finish_of(w)[r, 0].key >> _ORDER) > rep.g:
         return NONE
-    slot = w.finish[r, 0].slot
-    be = w.backends[rep.backend]
+    slot = finish_of(w)[r, 0].slot
+    be = backends_of(w)[rep.backend]
     _leave_decode(w, r, slot, be.block_size)
     _remove_running(w, r, slot)
     _free_blocks(w, r, slot, 0)

@@ -16,10 +16,24 @@ from simlab.engine.arrays import (
     NONE,
     T_NEXT,
     THINKING,
-    World,
 )
 from simlab.engine.heaps import push_timer
 from simlab.engine.kvcache import disown_run
+from simlab.engine.world import (
+    World,
+    classes_of,
+    dists_of,
+    feed_len_of,
+    feed_ptr_of,
+    feed_seg_of,
+    joint_of,
+    segs_of,
+    slots_of,
+    state_of,
+    tables_of,
+    tasks_of,
+    tenants_of,
+)
 
 _ANSWER = 1 << 62
 """Names the continuation of a prompt in block keys: no segment has this many tokens, so no segment has its key."""
@@ -30,22 +44,22 @@ def draw_alias(w: World, at: int, n: int, u: float) -> int:
     """One of n items by an alias table (Walker 1977) of (threshold, alias) pairs at ``at``."""
     x = u * n
     i = min(int(x), n - 1)
-    if x - i < w.tables[at + 2 * i]:
+    if x - i < tables_of(w)[at + 2 * i]:
         return i
-    return int(w.tables[at + 2 * i + 1])
+    return int(tables_of(w)[at + 2 * i + 1])
 
 
 @kernel
 def new_slot(w: World, c: int) -> int:
     """Takes a slot for a task of class ``c``; the loop has made sure that there is one."""
-    state = w.state[0]
+    state = state_of(w)
     slot = state.free_slot
     if slot != NONE:
-        state.free_slot = w.slots[slot].next
+        state.free_slot = slots_of(w)[slot].next
     else:
         slot = state.n_slots
         state.n_slots += 1
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     s.cls = c
     s.segs = NONE
     s.seg_tokens = 0
@@ -59,18 +73,18 @@ def new_slot(w: World, c: int) -> int:
     s.turns = 1
     s.history = 0
     s.tail_shared = 0
-    s.prio = w.classes[c].prio
+    s.prio = classes_of(w)[c].prio
     return slot
 
 
 @kernel
 def drop_segments(w: World, slot: int) -> None:
     """Gives the prompt's segments back."""
-    state = w.state[0]
-    s = w.slots[slot]
+    state = state_of(w)
+    s = slots_of(w)[slot]
     while s.segs != NONE:
-        after = w.segs[s.segs].next
-        w.segs[s.segs].next = state.free_seg
+        after = segs_of(w)[s.segs].next
+        segs_of(w)[s.segs].next = state.free_seg
         state.free_seg = s.segs
         state.spare_segs += 1
         s.segs = after
@@ -80,38 +94,38 @@ def drop_segments(w: World, slot: int) -> None:
 @kernel
 def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens: int) -> tuple[int, int]:
     """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
-    state = w.state[0]
-    s = w.slots[slot]
+    state = state_of(w)
+    s = slots_of(w)[slot]
     seg = state.free_seg
     if seg != NONE:
-        state.free_seg = w.segs[seg].next
+        state.free_seg = segs_of(w)[seg].next
         state.spare_segs -= 1
     else:
         seg = state.n_segs
         state.n_segs += 1
     s.seg_tokens += tokens
-    w.segs[seg].key = key(chain, ident)
-    w.segs[seg].end = s.seg_tokens
-    w.segs[seg].next = NONE
+    segs_of(w)[seg].key = key(chain, ident)
+    segs_of(w)[seg].end = s.seg_tokens
+    segs_of(w)[seg].next = NONE
     if last == NONE:
         s.segs = seg
     else:
-        w.segs[last].next = seg
-    return seg, key(w.segs[seg].key, tokens)
+        segs_of(w)[last].next = seg
+    return seg, key(segs_of(w)[seg].key, tokens)
 
 
 @kernel
 def _compose(w: World, slot: int) -> None:
     """Draws the content of a generated request: tenant, lengths, shared segments."""
-    s = w.slots[slot]
-    cls = w.classes[s.cls]
+    s = slots_of(w)[slot]
+    cls = classes_of(w)[s.cls]
     if cls.joint_n > 0:
         i = cls.joint_at + min(int(uniform(key(s.task, FOR_PROMPT)) * cls.joint_n), cls.joint_n - 1)
-        s.prompt = w.joint[i, 0]
-        s.output = w.joint[i, 1]
+        s.prompt = joint_of(w)[i, 0]
+        s.output = joint_of(w)[i, 1]
     else:
-        s.prompt = max(1, int(draw(w.dists, w.tables, cls.prompt, uniform(key(s.task, FOR_PROMPT))) + 0.5))
-        s.output = max(1, int(draw(w.dists, w.tables, cls.output, uniform(key(s.task, FOR_OUTPUT))) + 0.5))
+        s.prompt = max(1, int(draw(dists_of(w), tables_of(w), cls.prompt, uniform(key(s.task, FOR_PROMPT))) + 0.5))
+        s.output = max(1, int(draw(dists_of(w), tables_of(w), cls.output, uniform(key(s.task, FOR_OUTPUT))) + 0.5))
     if cls.segmented == 1 and (s.turn == 0 or cls.users > 0):
         drop_segments(w, slot)
         last = NONE
@@ -131,13 +145,13 @@ def _compose(w: World, slot: int) -> None:
 @kernel
 def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
     """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     last = NONE
     chain = key(c, 0)
-    for j in range(w.feed_ptr[c, i], w.feed_ptr[c, i + 1]):
-        tokens = w.feed_seg[c, j, 1]
+    for j in range(feed_ptr_of(w)[c, i], feed_ptr_of(w)[c, i + 1]):
+        tokens = feed_seg_of(w)[c, j, 1]
         if tokens > 0:
-            last, chain = _add_segment(w, slot, last, chain, w.feed_seg[c, j, 0], tokens)
+            last, chain = _add_segment(w, slot, last, chain, feed_seg_of(w)[c, j, 0], tokens)
     if s.seg_tokens > 0 and s.seg_tokens >= s.prompt:
         s.tail = key(key(chain, 0), _ANSWER)
         s.tail_shared = 1
@@ -146,21 +160,21 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
 @kernel
 def arrive(w: World, c: int, t: float) -> int:
     """Makes the next task of class ``c``'s feed; returns its slot."""
-    state = w.state[0]
-    cls = w.classes[c]
+    state = state_of(w)
+    cls = classes_of(w)[c]
     slot = new_slot(w, c)
-    s = w.slots[slot]
+    s = slots_of(w)[slot]
     s.seq = cls.seq
     s.task = key(key(state.seed, cls.stream), cls.seq)
     if cls.explicit == 1:
-        s.prompt = max(1, w.feed_len[c, cls.feed_at, 0])
-        s.output = max(1, w.feed_len[c, cls.feed_at, 1])
+        s.prompt = max(1, feed_len_of(w)[c, cls.feed_at, 0])
+        s.output = max(1, feed_len_of(w)[c, cls.feed_at, 1])
         if cls.segmented == 1:
             _copy_segments(w, slot, c, cls.feed_at)
     else:
         if cls.turns != NONE:
             s.session = cls.seq
-            s.turns = max(1, int(draw(w.dists, w.tables, cls.turns, uniform(key(s.task, FOR_TURNS))) + 0.5))
+            s.turns = max(1, int(draw(dists_of(w), tables_of(w), cls.turns, uniform(key(s.task, FOR_TURNS))) + 0.5))
         _compose(w, slot)
     s.tenant = draw_alias(w, cls.tenant_alias_at, cls.tenants, uniform(key(s.task, FOR_TENANT)))
     cls.seq += 1
@@ -172,25 +186,25 @@ def arrive(w: World, c: int, t: float) -> int:
 @kernel
 def begin(w: World, slot: int, t: float) -> None:
     """The composed task reaches the gateway."""
-    state = w.state[0]
-    s = w.slots[slot]
+    state = state_of(w)
+    s = slots_of(w)[slot]
     s.arrival_s = t
     s.attempt = 0
     state.in_flight += 1
     if state.in_flight > state.peak_in_flight:
         state.peak_in_flight = state.in_flight
-    w.tasks[1, s.cls].arrived += 1
+    tasks_of(w)[1, s.cls].arrived += 1
     if t >= state.warmup_s:
-        w.tasks[0, s.cls].arrived += 1
-        w.tenants[w.classes[s.cls].tenant_base + s.tenant].arrived += 1
+        tasks_of(w)[0, s.cls].arrived += 1
+        tenants_of(w)[classes_of(w)[s.cls].tenant_base + s.tenant].arrived += 1
 
 
 @kernel
 def next_turn(w: World, slot: int, t: float) -> None:
     """A user who was thinking sends the next request of the session or of the closed loop."""
-    state = w.state[0]
-    s = w.slots[slot]
-    cls = w.classes[s.cls]
+    state = state_of(w)
+    s = slots_of(w)[slot]
+    cls = classes_of(w)[s.cls]
     owner = key(key(state.seed, cls.stream), s.session)
     if cls.users > 0:
         s.turn += 1
@@ -205,11 +219,11 @@ def next_turn(w: World, slot: int, t: float) -> None:
 @kernel
 def think(w: World, slot: int, t: float) -> None:
     """The user reads and thinks; the next request comes when the timer goes off."""
-    s = w.slots[slot]
-    cls = w.classes[s.cls]
+    s = slots_of(w)[slot]
+    cls = classes_of(w)[s.cls]
     wait = 0.0
     if cls.think != NONE:
-        wait = draw(w.dists, w.tables, cls.think, uniform(key(s.task, FOR_THINK)))
+        wait = draw(dists_of(w), tables_of(w), cls.think, uniform(key(s.task, FOR_THINK)))
     s.state = THINKING
     s.gen += 1
     push_timer(w, t + wait, slot, T_NEXT)
@@ -218,9 +232,9 @@ def think(w: World, slot: int, t: float) -> None:
 @kernel
 def leave(w: World, slot: int, t: float, success: bool) -> None:
     """The task is over: its user thinks on, or its slot is free again."""
-    state = w.state[0]
-    s = w.slots[slot]
-    cls = w.classes[s.cls]
+    state = state_of(w)
+    s = slots_of(w)[slot]
+    cls = classes_of(w)[s.cls]
     state.in_flight -= 1
     disown_run(w, slot)
     if cls.users > 0:

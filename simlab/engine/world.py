@@ -1,0 +1,343 @@
+"""How the kernels see the arrays: one record of addresses and shapes, and an accessor for each array.
+
+Handing numba a tuple of thirty arrays copies two hundred words and counts thirty references at every call of every
+kernel: 4.7 µs an event. A record of addresses is one word: the same engine then takes 0.1 µs an event (measured on the
+chat mix of `benchmarks/`). The `World` itself stays with the engine, which owns the memory; `point` makes the
+record, again whenever an array was replaced. With ``NUMBA_DISABLE_JIT=1`` the accessors read the `World` directly.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, config, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from simlab.draws.distribution import distribution_dtype
+from simlab.draws.kernel import kernel
+from simlab.engine.arrays import (
+    backend_dtype,
+    block_dtype,
+    cell_dtype,
+    class_dtype,
+    finish_dtype,
+    gateway_dtype,
+    log_dtype,
+    ref_dtype,
+    replica_dtype,
+    segment_dtype,
+    slot_dtype,
+    state_dtype,
+    task_dtype,
+    tenant_dtype,
+    timer_dtype,
+    window_dtype,
+)
+
+
+class World(NamedTuple):
+    """Everything the kernels see. Shapes: C classes, B backends, R replicas, S slots, W windows, M buckets."""
+
+    state: NDArray[Any]  # [1] state_dtype
+    gateway: NDArray[Any]  # [1] gateway_dtype
+    classes: NDArray[Any]  # [C]
+    backends: NDArray[Any]  # [B]
+    routes: NDArray[np.float64]  # [C, B] cumulative weights
+    dists: NDArray[Any]  # packed distributions
+    tables: NDArray[np.float64]  # their tables, alias tables, step-time knots
+    joint: NDArray[np.int64]  # [J, 2] prompt, output tokens
+    reps: NDArray[Any]  # [R]
+    rep_heap: NDArray[np.int64]  # [R]
+    finish: NDArray[Any]  # [R, max_num_seqs]
+    phases: NDArray[np.int64]  # [R, block_size]: decoding sequences by (computed - g) mod block_size
+    decode_cls: NDArray[np.int64]  # [R, C]: decoding sequences by class
+    slots: NDArray[Any]  # [S]
+    timers: NDArray[Any]  # binary heap
+    segs: NDArray[Any]
+    refs: NDArray[Any]
+    blocks: NDArray[Any]  # shared blocks of all replicas, then their runs
+    buckets: NDArray[np.int64]  # hash heads of shared blocks
+    feed_t: NDArray[np.float64]  # [C, N] arrival times of the current chunk
+    feed_len: NDArray[np.int64]  # [C, N or 1, 2] explicit prompt and output tokens
+    feed_ptr: NDArray[np.int64]  # [C, N + 1 or 1] where a request's segments begin in feed_seg
+    feed_seg: NDArray[np.int64]  # [C, M, 2] segment id, tokens
+    cells: NDArray[Any]  # ledger meters [tenants of all classes * B]
+    tasks: NDArray[Any]  # [2, C]: after warm-up, whole horizon
+    tenants: NDArray[Any]  # [tenants of all classes]
+    hist: NDArray[np.int64]  # [4, C, B, M]
+    hist_sum: NDArray[np.float64]  # [4, C, B]
+    hist_count: NDArray[np.int64]  # [4, C, B]
+    windows: NDArray[Any]  # [W, B]
+    window_hist: NDArray[np.int64]  # [W, 2, M / 10]
+    log: NDArray[Any]  # ring of ended attempts; length 1 = no log
+
+
+def _pointers_dtype() -> np.dtype[np.void]:
+    dimensions = {
+        "routes": 2, "joint": 2, "finish": 2, "phases": 2, "decode_cls": 2, "feed_t": 2, "feed_len": 3, "feed_ptr": 2,
+        "feed_seg": 3, "tasks": 2, "hist": 4, "hist_sum": 3, "hist_count": 3, "windows": 2, "window_hist": 3,
+    }  # fmt: skip
+    fields = []
+    for name in World._fields:
+        fields.append((name, "i8"))
+        fields += [(f"{name}_{axis}", "i8") for axis in range(dimensions.get(name, 1))]
+    return np.dtype(fields)
+
+
+pointers_dtype = _pointers_dtype()
+"""The record of addresses: for each array of `World` its address and, as ``name_0``, ``name_1`` …, its shape."""
+
+
+def point(world: World) -> Any:
+    """What the kernels are given: the addresses of the world's arrays (the world itself when nothing is compiled)."""
+    if config.DISABLE_JIT:
+        return world
+    pointers = np.zeros(1, pointers_dtype)
+    for name, array in zip(World._fields, world, strict=True):
+        assert array.flags.c_contiguous
+        pointers[name] = array.ctypes.data
+        for axis, size in enumerate(array.shape):
+            pointers[f"{name}_{axis}"] = size
+    return pointers
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer, for `carray`."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), generate
+
+
+@kernel
+def state_of(w: World) -> Any:
+    """Where the run is."""
+    return carray(_pointer(w[0].state), 1, state_dtype)[0]
+
+
+@kernel
+def gateway_of(w: World) -> Any:
+    """The gateway's settings."""
+    return carray(_pointer(w[0].gateway), 1, gateway_dtype)[0]
+
+
+@kernel
+def classes_of(w: World) -> NDArray[Any]:
+    """`World.classes`."""
+    p = w[0]
+    return carray(_pointer(p.classes), p.classes_0, class_dtype)
+
+
+@kernel
+def backends_of(w: World) -> NDArray[Any]:
+    """`World.backends`."""
+    p = w[0]
+    return carray(_pointer(p.backends), p.backends_0, backend_dtype)
+
+
+@kernel
+def routes_of(w: World) -> NDArray[Any]:
+    """`World.routes`."""
+    p = w[0]
+    return carray(_pointer(p.routes), (p.routes_0, p.routes_1), np.float64)
+
+
+@kernel
+def dists_of(w: World) -> NDArray[Any]:
+    """`World.dists`."""
+    p = w[0]
+    return carray(_pointer(p.dists), p.dists_0, distribution_dtype)
+
+
+@kernel
+def tables_of(w: World) -> NDArray[Any]:
+    """`World.tables`."""
+    p = w[0]
+    return carray(_pointer(p.tables), p.tables_0, np.float64)
+
+
+@kernel
+def joint_of(w: World) -> NDArray[Any]:
+    """`World.joint`."""
+    p = w[0]
+    return carray(_pointer(p.joint), (p.joint_0, p.joint_1), np.int64)
+
+
+@kernel
+def reps_of(w: World) -> NDArray[Any]:
+    """`World.reps`."""
+    p = w[0]
+    return carray(_pointer(p.reps), p.reps_0, replica_dtype)
+
+
+@kernel
+def rep_heap_of(w: World) -> NDArray[Any]:
+    """`World.rep_heap`."""
+    p = w[0]
+    return carray(_pointer(p.rep_heap), p.rep_heap_0, np.int64)
+
+
+@kernel
+def finish_of(w: World) -> NDArray[Any]:
+    """`World.finish`."""
+    p = w[0]
+    return carray(_pointer(p.finish), (p.finish_0, p.finish_1), finish_dtype)
+
+
+@kernel
+def phases_of(w: World) -> NDArray[Any]:
+    """`World.phases`."""
+    p = w[0]
+    return carray(_pointer(p.phases), (p.phases_0, p.phases_1), np.int64)
+
+
+@kernel
+def decode_cls_of(w: World) -> NDArray[Any]:
+    """`World.decode_cls`."""
+    p = w[0]
+    return carray(_pointer(p.decode_cls), (p.decode_cls_0, p.decode_cls_1), np.int64)
+
+
+@kernel
+def slots_of(w: World) -> NDArray[Any]:
+    """`World.slots`."""
+    p = w[0]
+    return carray(_pointer(p.slots), p.slots_0, slot_dtype)
+
+
+@kernel
+def timers_of(w: World) -> NDArray[Any]:
+    """`World.timers`."""
+    p = w[0]
+    return carray(_pointer(p.timers), p.timers_0, timer_dtype)
+
+
+@kernel
+def segs_of(w: World) -> NDArray[Any]:
+    """`World.segs`."""
+    p = w[0]
+    return carray(_pointer(p.segs), p.segs_0, segment_dtype)
+
+
+@kernel
+def refs_of(w: World) -> NDArray[Any]:
+    """`World.refs`."""
+    p = w[0]
+    return carray(_pointer(p.refs), p.refs_0, ref_dtype)
+
+
+@kernel
+def blocks_of(w: World) -> NDArray[Any]:
+    """`World.blocks`."""
+    p = w[0]
+    return carray(_pointer(p.blocks), p.blocks_0, block_dtype)
+
+
+@kernel
+def buckets_of(w: World) -> NDArray[Any]:
+    """`World.buckets`."""
+    p = w[0]
+    return carray(_pointer(p.buckets), p.buckets_0, np.int64)
+
+
+@kernel
+def feed_t_of(w: World) -> NDArray[Any]:
+    """`World.feed_t`."""
+    p = w[0]
+    return carray(_pointer(p.feed_t), (p.feed_t_0, p.feed_t_1), np.float64)
+
+
+@kernel
+def feed_len_of(w: World) -> NDArray[Any]:
+    """`World.feed_len`."""
+    p = w[0]
+    return carray(_pointer(p.feed_len), (p.feed_len_0, p.feed_len_1, p.feed_len_2), np.int64)
+
+
+@kernel
+def feed_ptr_of(w: World) -> NDArray[Any]:
+    """`World.feed_ptr`."""
+    p = w[0]
+    return carray(_pointer(p.feed_ptr), (p.feed_ptr_0, p.feed_ptr_1), np.int64)
+
+
+@kernel
+def feed_seg_of(w: World) -> NDArray[Any]:
+    """`World.feed_seg`."""
+    p = w[0]
+    return carray(_pointer(p.feed_seg), (p.feed_seg_0, p.feed_seg_1, p.feed_seg_2), np.int64)
+
+
+@kernel
+def cells_of(w: World) -> NDArray[Any]:
+    """`World.cells`."""
+    p = w[0]
+    return carray(_pointer(p.cells), p.cells_0, cell_dtype)
+
+
+@kernel
+def tasks_of(w: World) -> NDArray[Any]:
+    """`World.tasks`."""
+    p = w[0]
+    return carray(_pointer(p.tasks), (p.tasks_0, p.tasks_1), task_dtype)
+
+
+@kernel
+def tenants_of(w: World) -> NDArray[Any]:
+    """`World.tenants`."""
+    p = w[0]
+    return carray(_pointer(p.tenants), p.tenants_0, tenant_dtype)
+
+
+@kernel
+def hist_of(w: World) -> NDArray[Any]:
+    """`World.hist`."""
+    p = w[0]
+    return carray(_pointer(p.hist), (p.hist_0, p.hist_1, p.hist_2, p.hist_3), np.int64)
+
+
+@kernel
+def hist_sum_of(w: World) -> NDArray[Any]:
+    """`World.hist_sum`."""
+    p = w[0]
+    return carray(_pointer(p.hist_sum), (p.hist_sum_0, p.hist_sum_1, p.hist_sum_2), np.float64)
+
+
+@kernel
+def hist_count_of(w: World) -> NDArray[Any]:
+    """`World.hist_count`."""
+    p = w[0]
+    return carray(_pointer(p.hist_count), (p.hist_count_0, p.hist_count_1, p.hist_count_2), np.int64)
+
+
+@kernel
+def windows_of(w: World) -> NDArray[Any]:
+    """`World.windows`."""
+    p = w[0]
+    return carray(_pointer(p.windows), (p.windows_0, p.windows_1), window_dtype)
+
+
+@kernel
+def window_hist_of(w: World) -> NDArray[Any]:
+    """`World.window_hist`."""
+    p = w[0]
+    return carray(_pointer(p.window_hist), (p.window_hist_0, p.window_hist_1, p.window_hist_2), np.int64)
+
+
+@kernel
+def log_of(w: World) -> NDArray[Any]:
+    """`World.log`."""
+    p = w[0]
+    return carray(_pointer(p.log), p.log_0, log_dtype)
+
+
+if config.DISABLE_JIT:
+    for _name in World._fields:
+        globals()[f"{_name}_of"] = attrgetter(_name)
+    state_of = lambda w: w.state[0]  # noqa: E731
+    gateway_of = lambda w: w.gateway[0]  # noqa: E731
