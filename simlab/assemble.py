@@ -225,7 +225,7 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
         profile=ProfileFacts(
             name=profile.name,
             kind=profile.kind,
-            error=", ".join(f"{metric} {share:.1%}" for metric, share in profile.error.items()),
+            error=profile.error_in_words(),
             source="; ".join(part for part in (", ".join(profile.fitted_on), profile.engine, profile.date) if part),
         ),
         price_source=source,
@@ -239,7 +239,7 @@ def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scena
     found = []
     if pool.kv_blocks is None:
         found.append(
-            f"{blocks} KV blocks of {pool.block_size} tokens a replica, estimated from GPU memory and weights"
+            f"{blocks:,} KV blocks of {pool.block_size} tokens a replica, estimated from GPU memory and weights"
         )
     if profile.kind == "estimated":
         found.append("no benchmark of this set-up; step times are estimated from architecture and data sheet")
@@ -273,7 +273,7 @@ def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
         kind="api",
         model=api.model,
         token_prices=tokens,
-        profile=ProfileFacts(name=f"{api.provider} {api.model}", kind="stated"),
+        profile=ProfileFacts(name=api.model, kind="stated", error="as written in the scenario"),
         price_source=source,
         price_as_of=as_of,
         assumptions=tuple(assumptions),

@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+_QUANTITIES = {
+    "tpot": "TPOT",
+    "ttft": "TTFT",
+    "step_decode": "decode steps",
+    "step_mixed": "mixed steps",
+}
+"""What an error can be of: the beginning of its key, and in words."""
+
+_ERRORS = (
+    ("_left_out_median_ape", "median, runs left out of the fit"),
+    ("_other_hardware_median_ape", "median of such estimates, other hardware"),
+    ("_median_ape", "median"),
+)
+"""Kinds of errors, the most telling first: the end of their keys, and in words."""
+
 
 @dataclass(frozen=True)
 class Uncertainty:
@@ -145,8 +160,24 @@ class Profile:
 
     def summary(self) -> str:
         """One line: name, kind, errors, engine and date, for results and lists."""
-        errors = ", ".join(f"{metric} {share:.1%}" for metric, share in self.error.items())
-        return "; ".join(part for part in (f"{self.name} ({self.kind})", errors, self.engine, self.date) if part)
+        said = (f"{self.name} ({self.kind})", self.error_in_words(), self.engine, self.date)
+        return "; ".join(part for part in said if part)
+
+    def error_in_words(self) -> str:
+        """What the profile is known to miss by, of the runs that tell most; empty where nothing is known.
+
+        Runs that the fit did not see come before those that it saw: ``error`` keeps all of them.
+        """
+        for suffix, where in _ERRORS:
+            parts = []
+            for prefix, name in _QUANTITIES.items():
+                key = f"{prefix}{suffix}"
+                if key in self.error:
+                    tail = self.error.get(key.replace("median", "p90"))
+                    parts.append(f"{name} {self.error[key]:.1%}" + (f" (p90 {tail:.0%})" if tail is not None else ""))
+            if parts:
+                return f"{', '.join(parts)}; {where}"
+        return ", ".join(f"{key} {share:.1%}" for key, share in self.error.items())
 
     def save(self, path: Path) -> None:
         """Writes the profile as JSON, whole or not at all.

@@ -29,7 +29,7 @@ WIDTH_IN = 8.0
 
 COST_PARTS = {
     "api_usd": ("API tokens", "#E69F00"),
-    "busy_usd": ("GPUs busy", "#0072B2"),
+    "busy_usd": ("GPUs running", "#0072B2"),
     "idle_usd": ("GPUs idle", "#9CC9E5"),
     "operations_usd": ("operations", "#999999"),
 }
@@ -104,32 +104,32 @@ def latency_distribution(result: Result) -> Figure:
 
 
 def load(result: Result) -> Figure:
-    """Requests running and waiting at each backend; replicas busy and KV blocks in use of each pool, over time."""
+    """Requests in batches and waiting, GPUs running and KV blocks in use of each pool, over time."""
     columns = window_columns(result.measurements)
     edges, label = _time(result)
-    pools = [facts.name for facts in result.backends if facts.kind == "pool"]
-    figure = _figure(6.6 if pools else 4.4)
-    axes = figure.subplots(3 if pools else 2, 1, sharex=True)
+    figure = _figure(6.6)
+    axes = figure.subplots(3, 1, sharex=True)
     for place, facts in enumerate(result.backends):
         mine = columns["backend"] == facts.name
+        if facts.kind != "pool" and not columns["running"][mine].any():
+            continue
         colour = PALETTE[place % len(PALETTE)]
         axes[0].stairs(columns["running"][mine], edges, baseline=None, color=colour, label=facts.name, linewidth=1.3)
         axes[1].stairs(columns["waiting"][mine], edges, baseline=None, color=colour, label=facts.name, linewidth=1.3)
         if facts.kind == "pool":
             for name, text, style in (
-                ("utilization", "GPUs busy", "-"),
+                ("utilization", "GPUs running", "-"),
                 ("kv_utilization", "KV in use", (0, (3, 1.5))),
             ):
                 values = columns[name][mine] * 100
                 line = {"color": colour, "linestyle": style, "linewidth": 1.3}
                 axes[2].stairs(values, edges, baseline=None, label=f"{facts.name}: {text}", **line)
-    for axis, text in zip(axes, ("requests running", "requests waiting", "share of pool, %"), strict=False):
+    for axis, text in zip(axes, ("requests in batches", "requests waiting", "share of pool, %"), strict=True):
         _tidy(axis)
         axis.set_ylabel(text)
         axis.set_ylim(bottom=0)
         _legend(axis)
-    if pools:
-        axes[2].set_ylim(0, 102)
+    axes[2].set_ylim(0, 102)
     if not columns["waiting"].any():
         axes[1].set_ylim(0, 1)
     _warmup(result, tuple(axes))
@@ -182,13 +182,14 @@ def _cost_rows(result: Result, key: str) -> list[dict[str, Any]]:
 
 
 def figures(result: Result) -> dict[str, tuple[str, Figure]]:
-    """Every figure of a report: name → (caption, figure)."""
-    return {
+    """Every figure of a report: name → (caption, figure); none of pools where there are none."""
+    found = {
         "over_time": ("Traffic and latency over time (quantiles within 5%)", over_time(result)),
         "latency": ("Latency distribution: the share of tasks, for ITL of tokens", latency_distribution(result)),
-        "load": ("Queue, GPUs and KV cache over time", load(result)),
-        "cost": ("Where a month's money goes", cost(result)),
     }
+    if any(facts.kind == "pool" for facts in result.backends):
+        found["load"] = ("Batches, queue and KV cache of the pools over time", load(result))
+    return {**found, "cost": ("Where a month's money goes", cost(result))}
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -271,7 +272,7 @@ def _warmup(result: Result, axes: tuple[Axes, ...]) -> None:
         for axis in axes:
             axis.axvspan(0, warmup_s / _time_divisor(result), color="#888888", alpha=0.18, linewidth=0)
         axes[0].annotate(
-            "warm-up", (0, 1), (3, -3), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=8
+            "warm-up", (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=8
         )
 
 

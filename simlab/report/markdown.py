@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 
-from simlab.report.view import Table, tables
+from simlab.report.view import Page, Table, page
 from simlab.results import Result
 
 
 def markdown(result: Result) -> str:
     """The result as GitHub-flavoured Markdown: headline, verdict, tables, assumptions."""
-    parts = [f"**{_escaped(result.headline)}**"]
-    if result.verdict.checks:
-        parts.append("\n".join(f"- {_escaped(check.sentence)}" for check in result.verdict.checks))
-    parts += [_table(table) for table in tables(result, full=True)]
-    parts.append("### Taken for granted\n\n" + "\n".join(f"- {_escaped(line)}" for line in result.assumptions))
+    return page_markdown(page(result, full=True))
+
+
+def page_markdown(shown: Page) -> str:
+    """A page as GitHub-flavoured Markdown."""
+    parts = [f"**{_escaped(shown.headline)}**"]
+    if shown.remarks:
+        parts.append("\n".join(f"- {_escaped(sentence)}" for _, sentence in shown.remarks))
+    parts += [_table(table) for table in shown.tables]
+    parts.append("### Taken for granted\n\n" + "\n".join(f"- {_escaped(line)}" for line in shown.assumptions))
     return "\n\n".join(parts) + "\n"
 
 

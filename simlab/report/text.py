@@ -1,11 +1,11 @@
-"""A result on the terminal: one sentence, the tables, the verdict, and what was taken for granted."""
+"""A page on the terminal: one sentence, the tables, the verdict, and what was taken for granted."""
 
 from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING
 
-from simlab.report.view import Table, tables
+from simlab.report.view import Page, Table, page
 from simlab.results import Result
 
 if TYPE_CHECKING:
@@ -14,15 +14,20 @@ if TYPE_CHECKING:
 WIDTH = 110
 """Columns of a table that is not written to a terminal."""
 
-_MARKS = {"met": "✓", "missed": "✗", "undecided": "?"}
-_COLOURS = {"met": "green", "missed": "bold red", "undecided": "yellow"}
+_MARKS = {"met": "✓", "missed": "✗", "undecided": "?", "warning": "!"}
+_COLOURS = {"met": "green", "missed": "bold red", "undecided": "yellow", "warning": "yellow"}
 
 
 def text(result: Result, *, width: int | None = None, colour: bool = False) -> str:
-    """The result as text.
+    """A result as text; arguments as for `page_text`."""
+    return page_text(page(result), width=width, colour=colour)
+
+
+def page_text(shown: Page, *, width: int | None = None, colour: bool = False) -> str:
+    """A page as text.
 
     Args:
-        result: what to show.
+        shown: the page.
         width: columns; None: `WIDTH`.
         colour: with ANSI colours.
     """
@@ -40,18 +45,18 @@ def text(result: Result, *, width: int | None = None, colour: bool = False) -> s
         markup=False,
         emoji=False,
     )
-    console.print(Text(result.headline, style="bold"))
-    for check in result.verdict.checks:
-        console.print(Text(f"{_MARKS[check.outcome]} {check.sentence}", style=_COLOURS[check.outcome]))
-    for table in tables(result):
+    console.print(Text(shown.headline, style="bold"))
+    for kind, sentence in shown.remarks:
+        console.print(Text(f"{_MARKS[kind]} {sentence}", style=_COLOURS[kind]))
+    for table in shown.tables:
         console.print()
         console.print(_rich(table))
     console.print()
     console.print(Text("Taken for granted", style="bold"))
-    for sentence in result.assumptions:
-        console.print(Text(f"- {sentence}"))
-    count = f"{result.replications} replication{'s' if result.replications > 1 else ''}"
-    console.print(Text(f"\n{count}, seed {result.seed}; intervals are 95%.", style="dim"))
+    for sentence in shown.assumptions:
+        for index, line in enumerate(Text(sentence).wrap(console, console.width - 2)):
+            console.print(Text("- " if index == 0 else "  ").append(line))
+    console.print(Text(f"\n{shown.footer}", style="dim"))
     lines = out.getvalue().splitlines()
     return "\n".join(line if colour else line.rstrip() for line in lines) + "\n"
 

@@ -32,8 +32,29 @@ class Table:
     left: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Page:
+    """What any report says, in the order it says it; terminal, Markdown and HTML render the same one.
+
+    Args:
+        name: what it is about.
+        headline: all of it in one sentence.
+        remarks: sentences below it, each with its kind: ``met``, ``missed``, ``undecided`` or ``warning``.
+        tables: in order.
+        assumptions: what was taken for granted, in sentences.
+        footer: how it was made.
+    """
+
+    name: str
+    headline: str
+    remarks: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    assumptions: tuple[str, ...]
+    footer: str
+
+
 _ROWS: tuple[tuple[str, str], ...] = (
-    ("tasks", "Tasks"),
+    ("tasks", "Tasks that arrived"),
     ("success_ratio", "Succeeded"),
     ("slo_ratio", "Met the SLO"),
     ("goodput_rps", "Goodput (met the SLO)"),
@@ -46,11 +67,11 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("output_tokens_per_s", "Output rate"),
     ("prefix_hit_ratio", "Prompt tokens from cache"),
     ("gpu_hours", "GPU hours billed"),
-    ("gpu_utilization", "GPUs busy"),
+    ("gpu_utilization", "Time GPUs are running"),
     ("kv_utilization", "KV cache in use"),
     ("preemptions", "Preemptions"),
     ("cost_usd", "Cost of the run"),
-    ("idle_usd", "  of it idle GPUs"),
+    ("idle_usd", "  of it for idle GPUs"),
     ("cost_usd_per_month", "Cost a month"),
     ("cost_per_success_usd", "Cost per successful task"),
     ("usd_per_mtok", "Cost per million tokens"),
@@ -61,17 +82,15 @@ _ONLY_IF_ANY = frozenset(
 )
 """Rows that are left out when they are zero: they do not concern this scenario."""
 
+_LEAST = {"in_flight": (0.002, "tasks"), "idle_usd": (0.001, "cost_usd")}
+"""Rows that are left out below a share of another metric."""
+
 
 def estimate(value: Estimate) -> str:
     """A number with its interval: '784 ms (754–814)'."""
     ends = words.interval(value)
     text = words.number(value.value, value.unit)
-    return f"{text} ({ends})" if ends and not _certain(value) else text
-
-
-def _certain(value: Estimate) -> bool:
-    """Whether the interval says no more than the number."""
-    return value.low == value.high
+    return f"{text} ({ends})" if ends else text
 
 
 def summary(result: Result) -> Table:
@@ -79,11 +98,10 @@ def summary(result: Result) -> Table:
     rows = []
     for name, label in _ROWS:
         found = result.estimates[name]
-        least = 0.002 * (result["tasks"].value or 0.0) if name == "in_flight" else 0.0
+        least = _LEAST[name][0] * (result[_LEAST[name][1]].value or 0.0) if name in _LEAST else 0.0
         if found.value is None or (name in _ONLY_IF_ANY and found.value <= least):
             continue
-        value = words.number(found.value, found.unit)
-        rows.append((label, value, "" if _certain(found) else words.interval(found)))
+        rows.append((label, words.number(found.value, found.unit), words.interval(found)))
     return Table("What matters", ("", "value", "95% interval"), tuple(rows))
 
 
@@ -107,10 +125,10 @@ _BACKEND_COLUMNS: Columns = (
     ("TTFT p95", "ttft_s_p95", "s"),
     ("ITL p95", "itl_s_p95", "s"),
     ("E2E p95", "e2e_s_p95", "s"),
-    ("running", "running_mean", "requests"),
-    ("waiting", "waiting_mean", "requests"),
     ("replicas", "replicas_mean", "requests"),
-    ("busy", "gpu_utilization", "ratio"),
+    ("in batches", "running_mean", "requests"),
+    ("waiting", "waiting_mean", "requests"),
+    ("running", "gpu_utilization", "ratio"),
     ("KV used", "kv_utilization", "ratio"),
 )
 
@@ -121,11 +139,11 @@ _MONEY_COLUMNS: Columns = (
     ("of it idle", "idle_usd", "USD"),
     ("operations", "operations_usd", "USD"),
     ("cost/month", "cost_usd_per_month", "USD"),
-    ("per success", "cost_per_success_usd", "USD"),
-    ("per Mtok", "usd_per_mtok", "USD"),
+    ("per success", "cost_per_success_usd", "USD/task"),
+    ("per Mtok", "usd_per_mtok", "USD/Mtok"),
 )
 
-_ONLY_POOLS = frozenset({"gpu_hours", "gpu_usd", "idle_usd", "replicas_mean"})
+_ONLY_POOLS = frozenset({"gpu_hours", "gpu_usd", "idle_usd", "operations_usd", "replicas_mean"})
 """Columns in which an API has nothing: a zero there would be a claim."""
 
 _GROUP_COLUMNS: Columns = (
@@ -136,8 +154,8 @@ _GROUP_COLUMNS: Columns = (
     ("E2E p95", "e2e_s_p95", "s"),
     ("cost/month", "cost_usd_per_month", "USD"),
     ("share", "cost_share", "ratio"),
-    ("per success", "cost_per_success_usd", "USD"),
-    ("per Mtok", "usd_per_mtok", "USD"),
+    ("per success", "cost_per_success_usd", "USD/task"),
+    ("per Mtok", "usd_per_mtok", "USD/Mtok"),
 )
 
 _TENANT_COLUMNS = tuple(
@@ -157,7 +175,10 @@ def money(result: Result) -> Table:
 
 def _backend_cell(row: dict[str, Any], name: str, unit: str) -> str:
     """One cell of a backend's row."""
-    absent = _ONLY_POOLS if row["kind"] == "api" else ("api_usd",)
+    absent = _ONLY_POOLS if row["kind"] == "api" else frozenset({"api_usd"})
+    if not row["running_mean"] and row["kind"] == "api":
+        # An API that answers has requests under way: nothing means that they are not counted.
+        absent |= {"running_mean", "waiting_mean"}
     return words.UNKNOWN if name in absent else words.number(row[name], unit)
 
 
@@ -195,14 +216,22 @@ def _rows(
 def profiles(result: Result) -> Table:
     """How fast each backend was taken to be, and how well that is known."""
     rows = tuple(
-        (item["backend"], item["name"], item["kind"], item["error"] or "not stated") for item in result.profiles
+        (item["backend"], item["name"], item["kind"], item["error"] or "unknown") for item in result.profiles
     )
-    return Table("Speed profiles", ("backend", "profile", "kind", "held-out error"), rows, left=(1, 2, 3))
+    return Table("Speed profiles", ("backend", "profile", "kind", "known error"), rows, left=(1, 2, 3))
 
 
-def prices(result: Result) -> Table:
-    """Each price that was used, with source and date."""
-    rows = [(item["backend"], _price(item), item["source"], item["as_of"] or words.UNKNOWN) for item in result.prices]
+def prices(result: Result, *, full: bool = False) -> Table:
+    """Each price that was used, with source and date; where exactly a source was found only when `full`."""
+    rows = [
+        (
+            item["backend"],
+            _price(item),
+            item["source"] if full else item["source"].partition(" (")[0],
+            item["as_of"] or words.UNKNOWN,
+        )
+        for item in result.prices
+    ]
     rows += [(item["backend"], f"no price known for {item['what']}", "", "") for item in result.unpriced]
     return Table("Prices", ("backend", "price", "source", "as of"), tuple(rows), left=(1, 2, 3))
 
@@ -219,8 +248,14 @@ def _price(item: dict[str, Any]) -> str:
     return " · ".join(texts) + " per million tokens"
 
 
-def tables(result: Result, *, full: bool = False) -> list[Table]:
-    """The tables of a report in their order; features, classes and tenants only where there are several, or `full`."""
+def tables(result: Result, *, full: bool = False, sources: bool = False) -> list[Table]:
+    """The tables of a report in their order.
+
+    Args:
+        result: what to show.
+        full: tenants too, where there are several.
+        sources: with the places in which each price was found.
+    """
     shown = [summary(result), latencies(result), backends(result), money(result)]
     for key in ("feature", "class", "tenant"):
         if key == "tenant" and not full:
@@ -229,5 +264,22 @@ def tables(result: Result, *, full: bool = False) -> list[Table]:
         doubled = key == "feature" and len(result.rows("class")) == len(result.rows("feature"))
         if len(result.rows(key)) > 1 and not doubled:
             shown.append(groups(result, key))
-    shown += [profiles(result), prices(result)]
+    shown += [profiles(result), prices(result, full=sources)]
     return [table for table in shown if table.rows]
+
+
+def page(result: Result, *, full: bool = False, sources: bool = False) -> Page:
+    """A result as a page; `full` and `sources` as for `tables`."""
+    return Page(
+        result.name,
+        result.headline,
+        tuple((check.outcome, check.sentence) for check in result.verdict.checks),
+        tuple(tables(result, full=full, sources=sources)),
+        tuple(result.assumptions),
+        made_of(result.replications, result.seed),
+    )
+
+
+def made_of(replications: int, seed: int) -> str:
+    """The footer of a page, such as '5 replications, seed 0; intervals are 95%'."""
+    return f"{replications} replication{'s' if replications > 1 else ''}, seed {seed}; intervals are 95%."

@@ -214,7 +214,7 @@ class Result:
         share, noun = (value["slo_ratio"], "meet the SLO") if self._has_slo else (value["success_ratio"], "succeed")
         parts.append(f"{latency}, {words.percent(share)} {noun}")
         if value["gpu_utilization"] is not None:
-            parts.append(f"GPUs {value['gpu_utilization']:.0%} busy")
+            parts.append(f"GPUs running {value['gpu_utilization']:.0%} of the time")
         return f"{self.name}: {'; '.join(parts)}."
 
     @property
@@ -230,21 +230,26 @@ class Result:
         warmup_s = self.measurements[0].warmup_s
         if warmup_s > 0:
             found.append(
-                f"The first {words.number(warmup_s, 's')} are warm-up: in the bill and in token totals, not in "
-                "latencies, tasks and rates."
+                f"the first {words.duration(warmup_s)} are warm-up: in the bill and in token totals, not in latencies, "
+                "tasks and rates"
+            )
+        if self.estimates["gpu_utilization"].value is not None:
+            found.append(
+                "GPUs run while a step does, however few requests are in its batch: 100% of the time is not yet the "
+                "most they can serve"
             )
         if self.replications == 1:
             found.append(
-                "One replication: intervals are batch means over its time windows, where windows tell; metrics without "
-                "one have an unknown spread (more replications give it)."
+                "one replication: intervals are batch means over its time windows, where windows tell; metrics without "
+                "one have an unknown spread (more replications give it)"
             )
         tasks, left = self.estimates["tasks"].value, self.estimates["in_flight"].value
         if tasks and left and left > 0.02 * tasks:
             found.append(
                 f"{words.percent(left / tasks)} of the tasks were still unfinished at the horizon; their latencies are "
-                "not counted."
+                "not counted"
             )
-        found.append(f"A month has {HOURS_PER_MONTH:.0f} h; the run's bill is stretched to it.")
+        found.append(f"a month has {HOURS_PER_MONTH:.0f} h; the run's bill is stretched to it")
         return list(dict.fromkeys(found))
 
     @property

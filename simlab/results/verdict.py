@@ -84,7 +84,7 @@ def verdict(
 def _check(name: str, limit: float, value: Estimate, *, at_least: bool = False, unpriced: Sequence[str] = ()) -> Check:
     """One promise: the value must be at least (a share) or at most (money) the limit."""
     says = words.percent if at_least else words.usd
-    rule = f"{'at least' if at_least else 'at most'} {says(limit)}"
+    rule = f"at least {limit * 100:g}%" if at_least else f"at most {says(limit)}"
     if value.value is None:
         if at_least:
             return Check(name, UNDECIDED, True, limit, value, f"{name}: undecided, no task arrived, {rule} wanted")
@@ -96,7 +96,10 @@ def _check(name: str, limit: float, value: Estimate, *, at_least: bool = False, 
     surely_not = (high < limit) if at_least else (low > limit)
     outcome = MET if surely else MISSED if surely_not else UNDECIDED
     said = f"{name}: {outcome}, {says(value.value)}"
-    said += f" ({says(low)} to {says(high)})" if value.low is not None else " (one replication, no interval)"
+    if value.low is None:
+        said += " (one replication, no interval)"
+    elif low != high:
+        said += f" ({words.interval(value)})" if words.interval(value) else ""
     said += f", {rule} wanted"
     if outcome == UNDECIDED:
         said += f"; the limit lies within the interval, taken as {'met' if holds else 'missed'} by its mean"

@@ -17,6 +17,11 @@ _SECONDS = (
     (math.inf, 1 / 3600, " h"),
 )
 _LARGE = ((1e6, 1.0, ""), (1e9, 1e-6, "M"), (1e12, 1e-9, "G"), (math.inf, 1e-12, "T"))
+_AMOUNTS = ("USD", "USD/month")
+"""Units of sums of money, which have cents; prices of one task or token have significant digits."""
+
+_CENTS_BELOW_USD = 100.0
+
 _SUFFIX = {
     "1/s": "/s",
     "tokens/s": " tok/s",
@@ -52,7 +57,9 @@ def number(value: float | None, unit: str, significant: int = 3) -> str:
     if _counted(value, unit) and factor == 1.0:
         return f"{before}{value:,.0f}{behind}"
     if unit == "ratio":
-        return f"{_percent(value)}{behind}"
+        return f"{value * 100.0:.{_percent_decimals(value)}f}{behind}"
+    if unit in _AMOUNTS and 0 < abs(value) < _CENTS_BELOW_USD:
+        return "< $0.01" if abs(value) < 0.01 else f"${value:,.2f}"
     return f"{before}{digits(value * factor, significant)}{behind}"
 
 
@@ -61,18 +68,28 @@ def interval(estimate: Estimate, significant: int = 3) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
     factor, before, _ = scale(estimate.value, estimate.unit)
-    if estimate.unit == "ratio":
-        return f"{_percent(estimate.low)}–{_percent(estimate.high)}"
-    # Both ends get the decimals of the value, and more where they would otherwise look alike.
     value = abs(estimate.value * factor)
-    decimals = 0 if value == 0 else max(0, significant - 1 - math.floor(math.log10(value)))
-    low, high = (f"{before}{end * factor:,.{min(decimals, 12)}f}" for end in (estimate.low, estimate.high))
-    return f"{low}–{high}"
+    if estimate.unit == "ratio":
+        decimals = _percent_decimals(estimate.value)
+    elif estimate.unit in _AMOUNTS and value < _CENTS_BELOW_USD:
+        decimals = 2
+    else:
+        decimals = 0 if value == 0 else min(12, max(0, significant - 1 - math.floor(math.log10(value))))
+    ends = (estimate.low, estimate.value, estimate.high)
+    low, middle, high = (f"{before}{end * factor:,.{decimals}f}" for end in ends)
+    # An interval narrower than the digits shown says nothing that the number does not.
+    return "" if low == middle == high else f"{low}–{high}"
 
 
 def usd(value: float | None, significant: int = 3) -> str:
-    """An amount of money: '$0.00210', '$9,870', '$1.23M'."""
-    return number(value, "USD", significant)
+    """A price: '$0.00210', '$9,870', '$1.23M'."""
+    return number(value, "USD/task", significant)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as somebody would say it: '5 min', '1.5 h', '250 ms'."""
+    factor, _, unit = scale(seconds, "s")
+    return f"{seconds * factor:.6g}{unit}"
 
 
 def percent(value: float | None) -> str:
@@ -80,12 +97,12 @@ def percent(value: float | None) -> str:
     return number(value, "ratio")
 
 
-def _percent(value: float) -> str:
-    """A share in percent without the sign, with digits enough to tell it from 0 and from 1."""
-    share = value * 100.0
-    near = min(abs(share), abs(100.0 - share))
-    decimals = 1 if near >= 0.1 or near == 0 else min(6, 1 - math.floor(math.log10(near)))
-    return f"{share:.{decimals}f}"
+def _percent_decimals(value: float) -> int:
+    """Decimals of a share in percent: one, none for 0 and 1, and enough near these to tell it from them."""
+    near = min(abs(value), abs(1.0 - value)) * 100.0
+    if near < 1e-6:
+        return 0
+    return 1 if near >= 0.1 else min(6, -math.floor(math.log10(near)))
 
 
 def _counted(value: float, unit: str) -> bool:

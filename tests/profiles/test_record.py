@@ -141,4 +141,18 @@ def test_matrices_that_are_no_covariance(cov):
 
 
 def test_summary_says_kind_and_error():
-    assert profile(NAME).summary().startswith(f"{NAME} (measured); tpot_median_ape ")
+    assert profile(NAME).summary().startswith(f"{NAME} (measured); TPOT 1.3% (p90 6%), TTFT 5.3% (p90 10%); median, ")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({}, ""),
+        ({"step_decode_median_ape": 0.02, "step_mixed_median_ape": 0.04}, "decode steps 2.0%, mixed steps 4.0%; median"),
+        ({"tpot_median_ape": 0.01, "ttft_left_out_median_ape": 0.05}, "TTFT 5.0%; median, runs left out of the fit"),
+        ({"tpot_other_hardware_median_ape": 0.13}, "TPOT 13.0%; median of such estimates, other hardware"),
+        ({"odd": 0.25}, "odd 25.0%"),
+    ],
+)
+def test_errors_in_words_are_those_of_runs_the_fit_did_not_see(error, words):
+    assert replace(profile(NAME), error=error).error_in_words() == words

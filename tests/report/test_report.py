@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,7 +49,7 @@ def test_text_begins_with_the_sentence_and_fits(kind: str) -> None:
     assert max(map(len, lines)) <= WIDTH
     assert all(line == line.rstrip() for line in lines)
     for sentence in KINDS[kind].assumptions:
-        assert sentence in found.replace("\n", " ")
+        assert sentence in " ".join(found.split())
 
 
 def test_text_in_colour_says_the_same() -> None:
@@ -192,3 +193,22 @@ def test_distribution_curves_rise_to_all() -> None:
         curves = [line for line in axis.get_lines() if len(line.get_xdata()) > 2]
         assert len(curves) == 3
         assert all(curve.get_ydata()[-1] == pytest.approx(100.0) for curve in curves)
+
+
+def test_an_api_whose_requests_nobody_counted_claims_none() -> None:
+    measured = synthetic_run.result(1).measurements[0]
+    for name in ("running_s", "waiting_s"):
+        measured.windows[name][:, 1] = 0.0
+    result = Result(synthetic_run.Scenario(), [measured], synthetic_run.FACTS)
+    table = view.backends(result)
+    api = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (api["in batches"], api["waiting"]) == (words.UNKNOWN, words.UNKNOWN)
+    assert [line.get_label() for line in figures.load(result).axes[0].patches] == ["h100"]
+
+
+def test_prices_name_their_sources_in_full_on_the_page_only() -> None:
+    facts = [replace(one, price_source="median of 4 (folder/file @1234)") for one in synthetic_run.FACTS]
+    result = Result(synthetic_run.Scenario(), RESULT.measurements, facts)
+    assert {row[2] for row in view.prices(result).rows} == {"median of 4"}
+    assert "folder/file @1234" in html(result)
+    assert "folder/file" not in text(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simlab.results.interval import Estimate
-from simlab.results.words import digits, interval, number, percent, usd
+from simlab.results.words import digits, duration, interval, number, percent, usd
 
 
 @pytest.mark.parametrize(
@@ -19,15 +19,21 @@ from simlab.results.words import digits, interval, number, percent, usd
         (600.0, "s", "10.0 min"),
         (86_400.0, "s", "24.0 h"),
         (0.0, "s", "0 s"),
-        (0.0021, "USD", "$0.00210"),
+        (0.0021, "USD/task", "$0.00210"),
+        (0.0021, "USD", "< $0.01"),
+        (0.0, "USD", "$0"),
+        (29.186, "USD", "$29.19"),
+        (99.5, "USD/month", "$99.50"),
+        (123.4, "USD", "$123"),
         (9870.4, "USD", "$9,870"),
         (1_234_567.0, "USD", "$1.23M"),
         (12.345, "USD/Mtok", "$12.3"),
         (0.992, "ratio", "99.2%"),
-        (0.99996, "ratio", "99.9960%"),
-        (1.0, "ratio", "100.0%"),
-        (0.00004, "ratio", "0.0040%"),
-        (0.0, "ratio", "0.0%"),
+        (0.99996, "ratio", "99.996%"),
+        (0.9999999999, "ratio", "100%"),
+        (1.0, "ratio", "100%"),
+        (0.00004, "ratio", "0.004%"),
+        (0.0, "ratio", "0%"),
         (43_210.0, "tasks", "43,210"),
         (43_210.4, "tasks", "43,210"),
         (1_234_567.0, "tokens", "1.23M"),
@@ -53,6 +59,7 @@ def test_digits() -> None:
     ]
     assert usd(0.5) == "$0.500"
     assert percent(None) == "–"
+    assert [duration(x) for x in (0.25, 300.0, 5400.0, 10_800.0)] == ["250 ms", "5 min", "90 min", "3 h"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,11 @@ def test_digits() -> None:
         (Estimate(0.992, 0.990, 0.994, "ratio"), "99.0–99.4"),
         (Estimate(0.41, None, None, "s"), ""),
         (Estimate(None, None, None, "s"), ""),
-        (Estimate(0.0, 0.0, 0.0, "1/s"), "0–0"),
+        (Estimate(0.99996, 0.9999, 0.99999, "ratio"), "99.990–99.999"),
+        (Estimate(0.998, 0.997, 0.99941, "ratio"), "99.7–99.9"),
+        (Estimate(29.186, 29.1, 29.272, "USD"), "$29.10–$29.27"),
+        (Estimate(0.0, 0.0, 0.0, "1/s"), ""),
+        (Estimate(12.0, 11.99, 12.01, "1/s"), ""),
     ],
 )
 def test_intervals_are_in_the_unit_of_their_value(estimate: Estimate, text: str) -> None:
