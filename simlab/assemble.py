@@ -206,9 +206,9 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
         work_decode_s=decode_s if prefill_s + decode_s > 0 else 1.0,
     )
     price = pool.price
-    if price.usd_per_gpu_hour is not None:
-        usd, source, as_of = price.usd_per_gpu_hour, "stated in the scenario", ""
-    else:
+    usd = price.usd_per_gpu_hour
+    source, as_of = "stated in the scenario", ""
+    if usd is None:
         found = prices.gpu_price(pool.gpu, price.provider, price.market, missing_ok=True)
         usd = found.usd_per_gpu_hour if found is not None else None
         source = f"{found.provider}, {found.market.replace('_', '-')} ({found.source})" if found is not None else ""

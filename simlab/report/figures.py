@@ -93,7 +93,9 @@ def latency_distribution(result: Result) -> Figure:
         axis.set_xscale("log")
         axis.set_xlabel(name)
         _second_ticks(axis.xaxis)
-        _limit(axis, getattr(result.scenario.slo, metric, None), horizontal=False)
+        # The SLO limits a request's mean time per token, not each gap.
+        if metric != "itl":
+            _limit(axis, getattr(result.scenario.slo, metric, None), horizontal=False)
     axes[0].set_ylabel("at or below, %")
     axes[0].set_ylim(0, 101)
     axes[0].set_yticks([0, 25, 50, 75, 95, 100])
@@ -153,7 +155,7 @@ def cost(result: Result) -> Figure:
         names = [str(row[key]) for row in rows]
         for part, (text, colour) in COST_PARTS.items():
             width = np.array([row[part] for row in rows])
-            if any(row[part] for _, every in groups for row in every):
+            if any(row[part] > 0.001 * largest for _, every in groups for row in every):
                 axis.barh(names, width, left=left, color=colour, label=text, height=0.62)
             left += width
         for place, total in enumerate(left):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def page_html(shown: Page, figures: dict[str, tuple[str, Figure]], body: Sequenc
     sentence = shown.headline.removeprefix(f"{shown.name}: ")
     return template.render(
         page=shown,
-        sentence=sentence[:1].upper() + sentence[1:],
+        sentence=re.sub(r"(?<=\d) (?=(µs|ms|s|min|h)\b)", "\N{NO-BREAK SPACE}", sentence[:1].upper() + sentence[1:]),
         body=list(body) or [*figures, *shown.tables],
         figures={name: (caption, svg(figure, name)) for name, (caption, figure) in figures.items()},
         version=simlab.__version__,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 WIDTH = 110
 """Columns of a table that is not written to a terminal."""
 
+_GAP = 2
+"""Columns between two columns of a table."""
+
 _MARKS = {"met": "✓", "missed": "✗", "undecided": "?", "warning": "!"}
 _COLOURS = {"met": "green", "missed": "bold red", "undecided": "yellow", "warning": "yellow"}
 
@@ -49,8 +52,9 @@ def page_text(shown: Page, *, width: int | None = None, colour: bool = False) ->
     for kind, sentence in shown.remarks:
         console.print(Text(f"{_MARKS[kind]} {sentence}", style=_COLOURS[kind]))
     for table in shown.tables:
-        console.print()
-        console.print(_rich(table))
+        for part in fitting(table, console.width):
+            console.print()
+            console.print(_rich(part))
     console.print()
     console.print(Text("Taken for granted", style="bold"))
     for sentence in shown.assumptions:
@@ -59,6 +63,32 @@ def page_text(shown: Page, *, width: int | None = None, colour: bool = False) ->
     console.print(Text(f"\n{shown.footer}", style="dim"))
     lines = out.getvalue().splitlines()
     return "\n".join(line if colour else line.rstrip() for line in lines) + "\n"
+
+
+def fitting(table: Table, width: int) -> list[Table]:
+    """A table as one or more that fit a width, each beginning with the first column: a cut number is a wrong number.
+
+    Columns of words are left to fold; a column that does not even fit alone stands alone.
+    """
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    if table.left or sum(widths) + _GAP * (len(widths) - 1) <= width:
+        return [table]
+    groups: list[list[int]] = []
+    room = 0
+    for index in range(1, len(widths)):
+        if not groups or room < _GAP + widths[index]:
+            groups.append([0])
+            room = width - widths[0]
+        groups[-1].append(index)
+        room -= _GAP + widths[index]
+    return [
+        Table(
+            table.title if part == 0 else "… continued",
+            tuple(table.columns[i] for i in group),
+            tuple(tuple(row[i] for i in group) for row in table.rows),
+        )
+        for part, group in enumerate(groups)
+    ]
 
 
 def _rich(table: Table) -> RichTable:

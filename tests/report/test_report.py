@@ -20,7 +20,7 @@ import synthetic_run
 from simlab.report import figures, view
 from simlab.report.html import html
 from simlab.report.markdown import markdown, metrics_csv
-from simlab.report.text import WIDTH, text
+from simlab.report.text import WIDTH, fitting, text
 from simlab.results import Result, words
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "report.txt"
@@ -62,6 +62,19 @@ def test_text_in_colour_says_the_same() -> None:
 def test_a_narrow_terminal_loses_no_name() -> None:
     narrow = text(RESULT, width=60)
     assert max(map(len, narrow.splitlines())) <= 60
+    for table in view.tables(RESULT):
+        if not table.left:
+            for cell in (cell for row in table.rows for cell in row):
+                assert re.search(rf"(?:^|\s){re.escape(cell.strip())}(?:\s|$)", narrow, re.MULTILINE), cell
+
+
+def test_a_wide_table_goes_on_below_itself() -> None:
+    table = view.Table("T", ("name", "one", "two", "three"), (("x", "11111", "22222", "33333"),))
+    parts = fitting(table, 18)
+    assert [part.columns for part in parts] == [("name", "one", "two"), ("name", "three")]
+    assert [part.rows for part in parts] == [(("x", "11111", "22222"),), (("x", "33333"),)]
+    assert [part.title for part in parts] == ["T", "… continued"]
+    assert fitting(table, 25) == [table]
 
 
 def test_summary_shows_value_and_interval_of_the_metric() -> None:
