@@ -68,8 +68,8 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 state_dtype = _record(
     "events free_slot n_slots n_timers arrival_cls need_cls timeout_head timeout_tail free_seg n_segs spare_segs "
-    "free_ref n_refs log_n in_flight peak_in_flight n_reps",
-    "now arrival_t warmup_s window_s",
+    "window free_ref n_refs log_n in_flight peak_in_flight n_reps",
+    "now arrival_t warmup_s window_s window_end",
     "seed",
 )
 """One record: where the run is, and the heads and sizes of its lists."""
@@ -98,7 +98,8 @@ replica_dtype = _record(
     "backend state next_rep k mode g n_decode ctx n_running n_waiting wait_head wait_tail run_head run_tail pf_head "
     "chunk free plain lru_head lru_tail free_block n_blocks free_run n_runs block_at bucket_at buckets run_at "
     "prepaid heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens prompt_tokens hpos",
-    "t0 step_s step_inc_s t_event t_acc start_s ready_s stop_s busy_s",
+    "t0 step_s step_inc_s t_event t_acc start_s ready_s stop_s busy_s up_s window_busy_s running_s waiting_s "
+    "free_block_s",
 )
 """A replica: its batch, the stretch of steps it is in, its free blocks and its running totals."""
 

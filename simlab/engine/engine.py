@@ -14,9 +14,9 @@ from simlab.draws import Distribution
 from simlab.draws.distribution import pack
 from simlab.engine import arrays as a
 from simlab.engine import loop
-from simlab.engine.meters import COARSE, HIST_BUCKETS, account
+from simlab.engine.meters import COARSE, HIST_BUCKETS, close_window
 from simlab.engine.spec import ApiSpec, Chunk, ClassSpec, PoolSpec, WorldSpec
-from simlab.engine.world import World, point
+from simlab.engine.world import World, handle, pointers
 
 _FIRST_SLOTS = 1024
 _FIRST_SEGMENTS = 4096
@@ -136,9 +136,8 @@ class Engine:
                 self.flush_log()
 
     def settle(self) -> None:
-        """Brings the time integrals of all replicas up to now, before the meters are read."""
-        for r in np.flatnonzero(self._w.reps["state"] != a.UNLEASED):
-            account(self._p, int(r), self.now)
+        """Books the time of all replicas up to now, before the meters are read; the run is over."""
+        close_window(self._p, self.now)
 
     def flush_log(self) -> None:
         """Hands the ended attempts logged so far to ``on_log``."""
@@ -204,7 +203,8 @@ class Engine:
     def _own(self, world: World) -> None:
         """Keeps the arrays, and what the kernels find them by."""
         self._w = world
-        self._p = point(world)
+        self._pointers = pointers(world)
+        self._p = handle(world, self._pointers)
 
     def _reserve_slots(self, n: int) -> None:
         """Makes room for ``n`` more slots than there are now."""
@@ -293,6 +293,7 @@ def _build(spec: WorldSpec) -> World:
     state["seed"] = spec.seed
     state["warmup_s"], state["window_s"] = spec.warmup_s, spec.window_s
     state["arrival_t"] = math.inf
+    state["window_end"] = spec.window_s if n_windows > 1 else math.inf
     gateway = a.records(1, a.gateway_dtype)
     for name in a.gateway_dtype.names or ():
         gateway[name] = getattr(spec.gateway, name)

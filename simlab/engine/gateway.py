@@ -28,7 +28,7 @@ from simlab.engine.arrays import (
 from simlab.engine.dispatch import choose_replica
 from simlab.engine.endpoint import call, hang_up
 from simlab.engine.heaps import push_timer
-from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task, window_of
+from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task
 from simlab.engine.replica import abort, enqueue, output_tokens
 from simlab.engine.tasks import leave
 from simlab.engine.world import World, backends_of, gateway_of, routes_of, slots_of, state_of, windows_of
@@ -97,7 +97,7 @@ def start_attempt(w: World, slot: int, t: float) -> None:
     s.out_done = 0
     s.heap_pos = NONE
     if s.attempt == 0:
-        windows_of(w)[window_of(w, t), b].arrived += 1
+        windows_of(w)[state_of(w).window, b].arrived += 1
     if be.kind == POOL:
         tokens = s.prompt + s.output
         if tokens > be.max_model_len or (tokens + be.block_size - 2) // be.block_size > be.kv_blocks - 1:

@@ -29,7 +29,7 @@ from simlab.engine.arrays import (
 from simlab.engine.gateway import api_done, end_attempt, replica_done, start_attempt, time_out
 from simlab.engine.heaps import pop_timer, set_event
 from simlab.engine.kvcache import clear
-from simlab.engine.meters import account
+from simlab.engine.meters import account, close_window
 from simlab.engine.replica import NEVER, advance, drop_running, plan, pop_finished, steps_by
 from simlab.engine.tasks import arrive, new_slot, next_turn, think
 from simlab.engine.world import (
@@ -102,6 +102,7 @@ def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
         if state_of(w).n_timers > 0 and timers_of(w)[0].t < quiet_until:
             quiet_until = timers_of(w)[0].t
         if quiet_until <= t + TIME_EPS_S:
+            set_event(w, r, t)
             return
     plan(w, r, t)
 
@@ -168,9 +169,13 @@ def run(w: World, until: float) -> int:
             timeout_t = slots_of(w)[state.timeout_head].started_s + gateway_of(w).timeout_s
         t = min(min(arrival_t, timer_t), min(boundary_t, timeout_t))
         if t > until or t == math.inf:
+            while until >= state.window_end and state.window_end < math.inf:
+                close_window(w, state.window_end)
             if until > state.now:
                 state.now = until
             return DONE
+        while t >= state.window_end:
+            close_window(w, state.window_end)
         state.events += 1
         if t > state.now:
             state.now = t

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     API,
@@ -15,6 +17,7 @@ from simlab.engine.arrays import (
     RATE_LIMITED,
     REJECTED,
     TIMED_OUT,
+    UNLEASED,
     UP,
 )
 from simlab.engine.world import (
@@ -43,8 +46,21 @@ COARSE = 10
 
 TTFT, ITL, TPOT, E2E = 0, 1, 2, 3
 
-_INV_LOG_GAMMA = 1.0 / math.log(HIST_GAMMA)
-_LOG_LOW = math.log(HIST_LOW_S)
+_MANTISSA_BITS = 7
+_SHIFT = 52 - _MANTISSA_BITS
+_EDGES = HIST_LOW_S * HIST_GAMMA ** np.arange(HIST_BUCKETS)
+"""Upper edges of the buckets."""
+
+
+def _cell_of(x: float) -> int:
+    """Exponent and leading mantissa bits of a positive double: cells 0.8% wide or less, narrower than a bucket."""
+    return int(np.float64(x).view(np.int64)) >> _SHIFT
+
+
+_FIRST_CELL = _cell_of(HIST_LOW_S)
+_CELL_LOW = (np.arange(_FIRST_CELL, _cell_of(_EDGES[-1]) + 2, dtype=np.int64) << _SHIFT).view(np.float64)
+_CELL_BUCKET = np.searchsorted(_EDGES, _CELL_LOW, side="left")
+"""The bucket of each cell's lower end; a cell holds at most one edge."""
 
 
 @kernel
@@ -52,8 +68,12 @@ def bucket_of(x: float) -> int:
     """Histogram bucket of a time: bucket i holds (low g^(i-1), low g^i]."""
     if x <= HIST_LOW_S:
         return 0
-    i = math.ceil((math.log(x) - _LOG_LOW) * _INV_LOG_GAMMA)
-    return min(int(i), HIST_BUCKETS - 1)
+    if x >= _EDGES[HIST_BUCKETS - 1]:
+        return HIST_BUCKETS - 1
+    i = _CELL_BUCKET[(np.float64(x).view(np.int64) >> _SHIFT) - _FIRST_CELL]
+    if x > _EDGES[i]:
+        i += 1
+    return int(i)
 
 
 @kernel
@@ -75,8 +95,7 @@ def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int
     hist_count_of(w)[ITL, c, b] += n * k
     done = 0
     for i in range(low, high):
-        edge = HIST_LOW_S * math.exp(i / _INV_LOG_GAMMA)
-        upto = min(k, int((edge - first) / inc) + 1)
+        upto = min(k, int((_EDGES[i] - first) / inc) + 1)
         if upto > done:
             hist_of(w)[ITL, c, b, i] += n * (upto - done)
             done = upto
@@ -84,45 +103,52 @@ def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int
 
 
 @kernel
-def window_of(w: World, t: float) -> int:
-    """The time window of ``t``."""
-    return min(int(t / state_of(w).window_s), len(windows_of(w)) - 1)
-
-
-@kernel
 def account(w: World, r: int, t: float) -> None:
-    """Adds the replica's time since it was last accounted to its windows; call before its state changes."""
+    """Adds the replica's time since it was last accounted to the current window; call before its state changes."""
     rep = reps_of(w)[r]
-    start = rep.t_acc
-    if t <= start:
+    dt = t - rep.t_acc
+    if dt <= 0.0:
         return
     rep.t_acc = t
     if rep.state != UP and rep.state != DRAINING:
         return
-    busy = rep.mode != IDLE and rep.mode != PLAN
-    if busy:
-        rep.busy_s += t - start
-    total = backends_of(w)[rep.backend].kv_blocks - 1
-    window_s = state_of(w).window_s
-    i = window_of(w, start)
-    while True:
-        end = t
-        if i + 1 < len(windows_of(w)) and (i + 1) * window_s < t:
-            end = (i + 1) * window_s
-        dt = end - start
-        if dt > 0.0:
-            cell = windows_of(w)[i, rep.backend]
-            cell.up_s += dt
-            if busy:
-                cell.busy_s += dt
-            cell.running_s += dt * rep.n_running
-            cell.waiting_s += dt * rep.n_waiting
-            cell.kv_block_s += dt * (total - rep.free)
-            cell.kv_total_block_s += dt * total
-        if end >= t:
-            return
-        start = end
-        i += 1
+    rep.up_s += dt
+    rep.running_s += dt * rep.n_running
+    rep.waiting_s += dt * rep.n_waiting
+    rep.free_block_s += dt * rep.free
+    if rep.mode != IDLE and rep.mode != PLAN:
+        rep.window_busy_s += dt
+
+
+@kernel
+def close_window(w: World, t: float) -> None:
+    """Books what the replicas did in the current window, which ends at ``t``, and begins the next one."""
+    state = state_of(w)
+    n_windows = len(windows_of(w))
+    for r in range(len(reps_of(w))):
+        rep = reps_of(w)[r]
+        if rep.state == UNLEASED:
+            continue
+        account(w, r, t)
+        cell = windows_of(w)[state.window, rep.backend]
+        total = backends_of(w)[rep.backend].kv_blocks - 1
+        cell.up_s += rep.up_s
+        cell.busy_s += rep.window_busy_s
+        cell.running_s += rep.running_s
+        cell.waiting_s += rep.waiting_s
+        cell.kv_total_block_s += rep.up_s * total
+        cell.kv_block_s += rep.up_s * total - rep.free_block_s
+        rep.busy_s += rep.window_busy_s
+        rep.up_s = 0.0
+        rep.window_busy_s = 0.0
+        rep.running_s = 0.0
+        rep.waiting_s = 0.0
+        rep.free_block_s = 0.0
+    if state.window + 1 < n_windows:
+        state.window += 1
+        state.window_end = (state.window + 1) * state.window_s
+    else:
+        state.window_end = math.inf
 
 
 @kernel
@@ -181,7 +207,7 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
             cell.work_s += (
                 s.prefilled * be.work_prefill_s + output_tokens * be.work_decode_s + s.ctx_work * be.decode_context_s
             )
-        window = windows_of(w)[window_of(w, t), s.backend]
+        window = windows_of(w)[state_of(w).window, s.backend]
         window.prompt_tokens += s.prompt
         window.output_tokens += output_tokens
     log_attempt(w, slot, t, outcome, output_tokens)
@@ -201,7 +227,7 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
         tpot = (t - s.first_s) / (s.output - 1)
     good = success and ttft <= cls.slo_ttft_s and e2e <= cls.slo_e2e_s and tpot <= cls.slo_itl_s
     measured = s.arrival_s >= state_of(w).warmup_s
-    window = windows_of(w)[window_of(w, t), b]
+    window = windows_of(w)[state_of(w).window, b]
     for which in range(2):
         if which == 0 and not measured:
             continue
@@ -230,7 +256,7 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
         tenant.good += 1
     tenant.ttft_sum_s += ttft
     tenant.e2e_sum_s += e2e
-    coarse = window_hist_of(w)[window_of(w, t)]
+    coarse = window_hist_of(w)[state_of(w).window]
     i = add_time(w, TTFT, c, b, ttft, 1)
     coarse[0, i // COARSE] += 1
     i = add_time(w, E2E, c, b, e2e, 1)

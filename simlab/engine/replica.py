@@ -97,8 +97,11 @@ def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     rep = reps_of(w)[r]
     whole = k // block_size
     n = whole * rep.n_decode
-    for s in range(whole * block_size, k):
-        n += phases_of(w)[r, (-(rep.g + s)) % block_size]
+    phases = phases_of(w)[r]
+    at = (-rep.g) % block_size  # each further step looks one phase down, round and round: no division in the loop
+    for _ in range(k - whole * block_size):
+        n += phases[at]
+        at = at - 1 if at > 0 else block_size - 1
     return n
 
 
@@ -679,7 +682,6 @@ def advance(w: World, r: int, t: float) -> None:
     rep.k = 0
     rep.prepaid = 0
     rep.t0 = t
-    set_event(w, r, t)
 
 
 @kernel

@@ -1,9 +1,9 @@
 """How the kernels see the arrays: one record of addresses and shapes, and an accessor for each array.
 
 Handing numba a tuple of thirty arrays copies two hundred words and counts thirty references at every call of every
-kernel: 4.7 µs an event. A record of addresses is one word: the same engine then takes 0.1 µs an event (measured on the
-chat mix of `benchmarks/`). The `World` itself stays with the engine, which owns the memory; `point` makes the
-record, again whenever an array was replaced. With ``NUMBA_DISABLE_JIT=1`` the accessors read the `World` directly.
+kernel: 4.7 µs an event. Passing one array still counts a reference at every call (0.27 µs); an address does not.
+The `World` itself stays with the engine, which owns the memory and makes the record again whenever an array was
+replaced. With ``NUMBA_DISABLE_JIT=1`` the accessors read the `World` directly.
 """
 
 from __future__ import annotations
@@ -91,10 +91,8 @@ pointers_dtype = _pointers_dtype()
 """The record of addresses: for each array of `World` its address and, as ``name_0``, ``name_1`` …, its shape."""
 
 
-def point(world: World) -> Any:
-    """What the kernels are given: the addresses of the world's arrays (the world itself when nothing is compiled)."""
-    if config.DISABLE_JIT:
-        return world
+def pointers(world: World) -> NDArray[Any]:
+    """The record of addresses of a world's arrays."""
     pointers = np.zeros(1, pointers_dtype)
     for name, array in zip(World._fields, world, strict=True):
         assert array.flags.c_contiguous
@@ -102,6 +100,11 @@ def point(world: World) -> Any:
         for axis, size in enumerate(array.shape):
             pointers[f"{name}_{axis}"] = size
     return pointers
+
+
+def handle(world: World, record: NDArray[Any]) -> Any:
+    """What kernels are given as ``w``: the record's address, or the world itself when nothing is compiled."""
+    return world if config.DISABLE_JIT else record.ctypes.data
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -115,224 +118,230 @@ def _pointer(typing_context: Any, address: Any) -> Any:
 
 
 @kernel
+def _shape(w: World) -> Any:
+    """The record of addresses, at the address that kernels get as ``w``."""
+    return carray(_pointer(w), 1, pointers_dtype)[0]
+
+
+@kernel
 def state_of(w: World) -> Any:
     """Where the run is."""
-    return carray(_pointer(w[0].state), 1, state_dtype)[0]
+    return carray(_pointer(_shape(w).state), 1, state_dtype)[0]
 
 
 @kernel
 def gateway_of(w: World) -> Any:
     """The gateway's settings."""
-    return carray(_pointer(w[0].gateway), 1, gateway_dtype)[0]
+    return carray(_pointer(_shape(w).gateway), 1, gateway_dtype)[0]
 
 
 @kernel
 def classes_of(w: World) -> NDArray[Any]:
     """`World.classes`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.classes), p.classes_0, class_dtype)
 
 
 @kernel
 def backends_of(w: World) -> NDArray[Any]:
     """`World.backends`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.backends), p.backends_0, backend_dtype)
 
 
 @kernel
 def routes_of(w: World) -> NDArray[Any]:
     """`World.routes`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.routes), (p.routes_0, p.routes_1), np.float64)
 
 
 @kernel
 def dists_of(w: World) -> NDArray[Any]:
     """`World.dists`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.dists), p.dists_0, distribution_dtype)
 
 
 @kernel
 def tables_of(w: World) -> NDArray[Any]:
     """`World.tables`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.tables), p.tables_0, np.float64)
 
 
 @kernel
 def joint_of(w: World) -> NDArray[Any]:
     """`World.joint`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.joint), (p.joint_0, p.joint_1), np.int64)
 
 
 @kernel
 def reps_of(w: World) -> NDArray[Any]:
     """`World.reps`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.reps), p.reps_0, replica_dtype)
 
 
 @kernel
 def rep_heap_of(w: World) -> NDArray[Any]:
     """`World.rep_heap`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.rep_heap), p.rep_heap_0, np.int64)
 
 
 @kernel
 def finish_of(w: World) -> NDArray[Any]:
     """`World.finish`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.finish), (p.finish_0, p.finish_1), finish_dtype)
 
 
 @kernel
 def phases_of(w: World) -> NDArray[Any]:
     """`World.phases`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.phases), (p.phases_0, p.phases_1), np.int64)
 
 
 @kernel
 def decode_cls_of(w: World) -> NDArray[Any]:
     """`World.decode_cls`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.decode_cls), (p.decode_cls_0, p.decode_cls_1), np.int64)
 
 
 @kernel
 def slots_of(w: World) -> NDArray[Any]:
     """`World.slots`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.slots), p.slots_0, slot_dtype)
 
 
 @kernel
 def timers_of(w: World) -> NDArray[Any]:
     """`World.timers`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.timers), p.timers_0, timer_dtype)
 
 
 @kernel
 def segs_of(w: World) -> NDArray[Any]:
     """`World.segs`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.segs), p.segs_0, segment_dtype)
 
 
 @kernel
 def refs_of(w: World) -> NDArray[Any]:
     """`World.refs`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.refs), p.refs_0, ref_dtype)
 
 
 @kernel
 def blocks_of(w: World) -> NDArray[Any]:
     """`World.blocks`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.blocks), p.blocks_0, block_dtype)
 
 
 @kernel
 def buckets_of(w: World) -> NDArray[Any]:
     """`World.buckets`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.buckets), p.buckets_0, np.int64)
 
 
 @kernel
 def feed_t_of(w: World) -> NDArray[Any]:
     """`World.feed_t`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.feed_t), (p.feed_t_0, p.feed_t_1), np.float64)
 
 
 @kernel
 def feed_len_of(w: World) -> NDArray[Any]:
     """`World.feed_len`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.feed_len), (p.feed_len_0, p.feed_len_1, p.feed_len_2), np.int64)
 
 
 @kernel
 def feed_ptr_of(w: World) -> NDArray[Any]:
     """`World.feed_ptr`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.feed_ptr), (p.feed_ptr_0, p.feed_ptr_1), np.int64)
 
 
 @kernel
 def feed_seg_of(w: World) -> NDArray[Any]:
     """`World.feed_seg`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.feed_seg), (p.feed_seg_0, p.feed_seg_1, p.feed_seg_2), np.int64)
 
 
 @kernel
 def cells_of(w: World) -> NDArray[Any]:
     """`World.cells`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.cells), p.cells_0, cell_dtype)
 
 
 @kernel
 def tasks_of(w: World) -> NDArray[Any]:
     """`World.tasks`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.tasks), (p.tasks_0, p.tasks_1), task_dtype)
 
 
 @kernel
 def tenants_of(w: World) -> NDArray[Any]:
     """`World.tenants`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.tenants), p.tenants_0, tenant_dtype)
 
 
 @kernel
 def hist_of(w: World) -> NDArray[Any]:
     """`World.hist`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.hist), (p.hist_0, p.hist_1, p.hist_2, p.hist_3), np.int64)
 
 
 @kernel
 def hist_sum_of(w: World) -> NDArray[Any]:
     """`World.hist_sum`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.hist_sum), (p.hist_sum_0, p.hist_sum_1, p.hist_sum_2), np.float64)
 
 
 @kernel
 def hist_count_of(w: World) -> NDArray[Any]:
     """`World.hist_count`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.hist_count), (p.hist_count_0, p.hist_count_1, p.hist_count_2), np.int64)
 
 
 @kernel
 def windows_of(w: World) -> NDArray[Any]:
     """`World.windows`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.windows), (p.windows_0, p.windows_1), window_dtype)
 
 
 @kernel
 def window_hist_of(w: World) -> NDArray[Any]:
     """`World.window_hist`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.window_hist), (p.window_hist_0, p.window_hist_1, p.window_hist_2), np.int64)
 
 
 @kernel
 def log_of(w: World) -> NDArray[Any]:
     """`World.log`."""
-    p = w[0]
+    p = _shape(w)
     return carray(_pointer(p.log), p.log_0, log_dtype)
 
 
