@@ -12,6 +12,7 @@ import numpy as np
 from simlab import prices, profiles
 from simlab.engine import ApiSpec, ClassSpec, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
 from simlab.engine import arrays as codes
+from simlab.errors import InputError, Problem
 from simlab.results import BackendFacts, ProfileFacts, TokenPrices
 from simlab.workload import open_stream
 
@@ -50,7 +51,17 @@ def backends(scenario: Scenario) -> Backends:
         name: sum(op.replicas for op in scenario.operations if op.pool == name and op.action == "add")
         for name in scenario.pools
     }
-    pools = [_pool(name, pool, ordered[name], scenario) for name, pool in scenario.pools.items()]
+    pools, problems = [], []
+    for name, pool in scenario.pools.items():
+        try:
+            pools.append(_pool(name, pool, ordered[name], scenario))
+        except InputError as error:
+            where = str(scenario.source or "")
+            problems += [
+                Problem(found.where or where, found.path or f"pools.{name}", found.message) for found in error.problems
+            ]
+    if problems:
+        raise InputError(problems)
     apis = [_api(name, api) for name, api in scenario.apis.items()]
     both = pools + apis
     return Backends(tuple(spec for spec, _ in both), tuple(facts for _, facts in both))
