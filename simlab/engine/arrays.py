@@ -97,7 +97,8 @@ backend_dtype = _record(
 replica_dtype = _record(
     "backend state next_rep k mode g n_decode ctx n_running n_waiting wait_head wait_tail run_head run_tail pf_head "
     "chunk free plain lru_head lru_tail free_block n_blocks free_run n_runs block_at bucket_at buckets run_at "
-    "prepaid heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens prompt_tokens hpos",
+    "prepaid phase heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens prompt_tokens "
+    "hpos",
     "t0 step_s step_inc_s t_event t_acc start_s ready_s stop_s busy_s up_s window_busy_s running_s waiting_s "
     "free_block_s",
 )

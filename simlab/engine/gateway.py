@@ -28,6 +28,7 @@ from simlab.engine.arrays import (
 from simlab.engine.dispatch import choose_replica
 from simlab.engine.endpoint import call, hang_up
 from simlab.engine.heaps import push_timer
+from simlab.engine.kvcache import blocks_for
 from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task
 from simlab.engine.replica import abort, enqueue, output_tokens
 from simlab.engine.tasks import leave
@@ -100,7 +101,7 @@ def start_attempt(w: World, slot: int, t: float) -> None:
         windows_of(w)[state_of(w).window, b].arrived += 1
     if be.kind == POOL:
         tokens = s.prompt + s.output
-        if tokens > be.max_model_len or (tokens + be.block_size - 2) // be.block_size > be.kv_blocks - 1:
+        if tokens > be.max_model_len or blocks_for(tokens - 1, be.block_size) > be.kv_blocks - 1:
             end_attempt(w, slot, t, REJECTED, 0, False)
             return
         s.target = s.prompt

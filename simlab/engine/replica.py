@@ -8,7 +8,8 @@ nothing is admitted in a step that preempted.
 Because ``max_num_batched_tokens >= max_num_seqs`` (vLLM demands it), every decoding sequence gets its token in every
 step and at most one request, the last of the running list, is part way through its prompt. So decoding sequences move
 in lockstep with a step counter ``g``: a sequence is described by where it joined, the next finish is a heap's head, the
-blocks that k steps need follow from a histogram of positions modulo the block size, and k steps of one batch take
+blocks that k steps need follow from a histogram of positions modulo the block size (``phase`` is that of a sequence
+whose next token opens a block), and k steps of one batch take
 ``k t + d k (k - 1) / 2`` seconds, where each step takes d longer than the one before.
 """
 
@@ -29,7 +30,7 @@ from simlab.engine.arrays import (
     WAITING,
 )
 from simlab.engine.heaps import push_finish, remove_finish, set_event
-from simlab.engine.kvcache import cache_full, hit, lookup, release, take
+from simlab.engine.kvcache import blocks_for, cache_full, hit, lookup, release, take, whole_blocks
 from simlab.engine.meters import ITL, account, add_steps, add_time
 from simlab.engine.world import (
     World,
@@ -87,18 +88,13 @@ def step_seconds(
 
 
 @kernel
-def _blocks_for(tokens: int, block_size: int) -> int:
-    return (tokens + block_size - 1) // block_size
-
-
-@kernel
 def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     """Blocks that the decoding sequences need for their next ``k`` steps."""
     rep = reps_of(w)[r]
-    whole = k // block_size
+    whole = whole_blocks(k, block_size)
     n = whole * rep.n_decode
     phases = phases_of(w)[r]
-    at = (-rep.g) % block_size  # each further step looks one phase down, round and round: no division in the loop
+    at = rep.phase  # each further step looks one phase down, round and round
     for _ in range(k - whole * block_size):
         n += phases[at]
         at = at - 1 if at > 0 else block_size - 1
@@ -223,7 +219,9 @@ def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     s = slots_of(w)[slot]
     s.out_join = s.out_done
     s.g_join = rep.g
-    s.phase = (s.computed - rep.g) % block_size
+    s.phase = s.computed - block_size * whole_blocks(s.computed, block_size) + rep.phase
+    if s.phase >= block_size:
+        s.phase -= block_size
     phases_of(w)[r, s.phase] += 1
     decode_cls_of(w)[r, s.cls] += 1
     rep.n_decode += 1
@@ -240,7 +238,7 @@ def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
     s.out_done = s.out_join + n
     s.ctx_work += n * s.computed + 0.5 * n * (n + 1)
     s.computed += n
-    s.blocks = max(s.blocks, _blocks_for(s.computed, block_size))
+    s.blocks = max(s.blocks, blocks_for(s.computed, block_size))
     phases_of(w)[r, s.phase] -= 1
     decode_cls_of(w)[r, s.cls] -= 1
     rep.n_decode -= 1
@@ -268,14 +266,14 @@ def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> Non
             if at != slot and twin.heap_pos != NONE and twin.tail == s.tail and twin.tail_shared == 1:
                 tokens = twin.computed + reps_of(w)[r].g - twin.g_join + scheduled
                 ahead = tokens > most or (tokens == most and best == NONE and twin.admit < s.admit)
-                if ahead and tokens // bs > twin.n_refs:
+                if ahead and whole_blocks(tokens, bs) > twin.n_refs:
                     best = at
                     most = tokens
             at = twin.next
         if best == NONE:
             return
         twin = slots_of(w)[best]
-        twin.blocks = max(twin.blocks, _blocks_for(most, bs))
+        twin.blocks = max(twin.blocks, blocks_for(most, bs))
         cache_full(w, r, best, most, bs)
 
 
@@ -429,8 +427,8 @@ def _allocate_or_preempt(w: World, r: int) -> None:
             chunk = min(s.target - s.computed, be.budget - rep.n_decode)
             if chunk <= 0:
                 break
-        held = max(s.blocks, _blocks_for(computed, bs))
-        need = _blocks_for(computed + chunk, bs) - held
+        held = max(s.blocks, blocks_for(computed, bs))
+        need = blocks_for(computed + chunk, bs) - held
         gone = False
         while need > rep.free:
             victim = _victim(w, r, be.priority)
@@ -496,7 +494,7 @@ def _admit(w: World, r: int, budget: int) -> int:
             if s.tail_shared == 1 and s.preempts > 0 and s.session == NONE:
                 _name_twins(w, r, slot, -1, 1)
             hits, free_hits, own = lookup(w, r, slot, bs)
-        if _blocks_for(s.target, bs) - hits + free_hits > rep.free:
+        if blocks_for(s.target, bs) - hits + free_hits > rep.free:
             break
         _remove_waiting(w, r, slot)
         if be.caching == 1:
@@ -506,7 +504,7 @@ def _admit(w: World, r: int, budget: int) -> int:
             s.cached = s.computed
             rep.cached_tokens += s.computed
         chunk = min(s.target - s.computed, budget)
-        need = _blocks_for(s.computed + chunk, bs) - hits
+        need = blocks_for(s.computed + chunk, bs) - hits
         take(w, r, need)
         s.blocks = hits + need
         s.sched = chunk
@@ -543,8 +541,8 @@ def plan(w: World, r: int, t: float) -> None:
         left = s.target - s.computed
         chunk = min(left, be.budget - rep.n_decode)
         s.sched = chunk
-        chunk_blocks = _blocks_for(s.computed + chunk, bs) - s.blocks
-    step_blocks = phases_of(w)[r, (-rep.g) % bs]
+        chunk_blocks = blocks_for(s.computed + chunk, bs) - s.blocks
+    step_blocks = phases_of(w)[r, rep.phase]
     if step_blocks + chunk_blocks > rep.free:
         _allocate_or_preempt(w, r)
         rep.prepaid = 1
@@ -589,9 +587,9 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
         k = min(k, (left - 1) // chunk)
         if k < 2 or rep.prepaid == 1:
             if rep.prepaid == 0:
-                need = phases_of(w)[r, (-rep.g) % bs] + _blocks_for(computed + chunk, bs) - held
+                need = phases_of(w)[r, rep.phase] + blocks_for(computed + chunk, bs) - held
                 take(w, r, need)
-                s.blocks = _blocks_for(computed + chunk, bs)
+                s.blocks = blocks_for(computed + chunk, bs)
                 rep.prepaid = 1
                 if be.caching == 1:
                     cache_full(w, r, rep.pf_head, computed + chunk, bs)
@@ -604,11 +602,11 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     free = rep.free
     prepaid_blocks = 0
     if rep.prepaid == 1:
-        prepaid_blocks = phases_of(w)[r, (-rep.g) % bs]
+        prepaid_blocks = phases_of(w)[r, rep.phase]
         free += prepaid_blocks
-    bound = rep.n_decode * _blocks_for(k, bs)
+    bound = rep.n_decode * blocks_for(k, bs)
     if chunk > 0:
-        bound += _blocks_for(k * chunk, bs) + 1
+        bound += blocks_for(k * chunk, bs) + 1
     if bound > free:
         low = 1
         high = k
@@ -616,7 +614,7 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
             middle = (low + high + 1) >> 1
             need = _new_blocks(w, r, middle, bs)
             if chunk > 0:
-                need += _blocks_for(computed + middle * chunk, bs) - held
+                need += blocks_for(computed + middle * chunk, bs) - held
             if need <= free:
                 low = middle
             else:
@@ -653,25 +651,26 @@ def advance(w: World, r: int, t: float) -> None:
         if rep.mode == MIXED:
             need = 0  # paid for when it was planned
         elif rep.prepaid == 1:
-            need -= phases_of(w)[r, (-rep.g) % bs]
+            need -= phases_of(w)[r, rep.phase]
         if need > 0:
             take(w, r, need)
-        rep.g += k
         rep.ctx += k * n
         rep.decode_tokens += k * n
         if t >= state_of(w).warmup_s:
             for c in range(len(classes_of(w))):
                 if decode_cls_of(w)[r, c] > 0:
                     add_steps(w, c, rep.backend, rep.step_s, rep.step_inc_s, k, decode_cls_of(w)[r, c])
-    else:
-        rep.g += k
+    rep.g += k
+    rep.phase -= k - bs * whole_blocks(k, bs)
+    if rep.phase < 0:
+        rep.phase += bs
     if rep.mode == CHUNKS:
         slot = rep.pf_head
         s = slots_of(w)[slot]
         s.computed += k * rep.chunk
         s.prefilled += k * rep.chunk
         rep.prefill_tokens += k * rep.chunk
-        held = _blocks_for(s.computed, bs)
+        held = blocks_for(s.computed, bs)
         take(w, r, held - s.blocks)
         s.blocks = held
         if be.caching == 1:
