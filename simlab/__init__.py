@@ -6,15 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simlab.decide.break_even import break_even
+    from simlab.decide.compare import compare
     from simlab.replay import replay
     from simlab.scenario import load
     from simlab.simulate import simulate
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"load": "simlab.scenario", "replay": "simlab.replay", "simulate": "simlab.simulate"}
+_PUBLIC = {
+    "break_even": "simlab.decide.break_even",
+    "compare": "simlab.decide.compare",
+    "load": "simlab.scenario",
+    "replay": "simlab.replay",
+    "simulate": "simlab.simulate",
+}
 
-__all__ = ["load", "replay", "simulate"]
+__all__ = ["break_even", "compare", "load", "replay", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

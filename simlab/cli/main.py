@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from simlab import __version__
+from simlab.cli.breakeven import breakeven_command
+from simlab.cli.compare import compare_command
 from simlab.cli.new import new_command
 from simlab.cli.run import run_command
 from simlab.cli.schema import schema_command
@@ -28,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run_command)
+app.command("compare")(compare_command)
+app.command("breakeven")(breakeven_command)
 app.command("validate")(validate_command)
 app.command("schema")(schema_command)
 app.command("new")(new_command)

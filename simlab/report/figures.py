@@ -43,10 +43,10 @@ def over_time(result: Result) -> Figure:
     columns = window_columns(result.measurements)
     mine = columns["backend"] == ALL
     edges, label = _time(result)
-    figure = _figure(6.6)
+    figure = figure_of(6.6)
     rate, ttft, e2e = figure.subplots(3, 1, sharex=True)
     for axis in (rate, ttft, e2e):
-        _tidy(axis)
+        tidy(axis)
     for name, text, colour in (
         ("arrival_rate_rps", "arrivals", PALETTE[0]),
         ("finish_rate_rps", "finished", PALETTE[2]),
@@ -71,17 +71,17 @@ def over_time(result: Result) -> Figure:
     figure.align_ylabels()
     e2e.set_xlabel(label)
     e2e.set_xlim(edges[0], edges[-1])
-    return _inked(figure)
+    return inked(figure)
 
 
 def latency_distribution(result: Result) -> Figure:
     """The share of successful tasks (tokens for ITL) at or below each TTFT, ITL and E2E, by backend."""
     hist = pooled_hist(result.measurements)
-    figure = _figure(3.1)
+    figure = figure_of(3.1)
     axes = figure.subplots(1, 3, sharey=True)
     served = [b for b in range(len(result.backends)) if hist[0, :, b].any()]
     for axis, metric, name in zip(axes, ("ttft", "itl", "e2e"), ("TTFT", "ITL", "E2E"), strict=True):
-        _tidy(axis)
+        tidy(axis)
         counts = hist[HIST_METRICS.index(metric)]
         if len(served) > 1:
             x, share = histogram_cdf(counts.sum(axis=(0, 1)))
@@ -102,14 +102,14 @@ def latency_distribution(result: Result) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-    return _inked(figure)
+    return inked(figure)
 
 
 def load(result: Result) -> Figure:
     """Requests in batches and waiting, GPUs running and KV blocks in use of each pool, over time."""
     columns = window_columns(result.measurements)
     edges, label = _time(result)
-    figure = _figure(6.6)
+    figure = figure_of(6.6)
     axes = figure.subplots(3, 1, sharex=True)
     for place, facts in enumerate(result.backends):
         mine = columns["backend"] == facts.name
@@ -127,7 +127,7 @@ def load(result: Result) -> Figure:
                 line = {"color": colour, "linestyle": style, "linewidth": 1.3}
                 axes[2].stairs(values, edges, baseline=None, label=f"{facts.name}: {text}", **line)
     for axis, text in zip(axes, ("requests in batches", "requests waiting", "share of pool, %"), strict=True):
-        _tidy(axis)
+        tidy(axis)
         axis.set_ylabel(text)
         axis.set_ylim(bottom=0)
         _legend(axis)
@@ -138,18 +138,18 @@ def load(result: Result) -> Figure:
     figure.align_ylabels()
     axes[-1].set_xlabel(label)
     axes[-1].set_xlim(edges[0], edges[-1])
-    return _inked(figure)
+    return inked(figure)
 
 
 def cost(result: Result) -> Figure:
     """The bill of a month by backend and by workload class, in its parts."""
     groups = [(key, _cost_rows(result, key)) for key in ("backend", "class")]
     bars = [len(rows) for _, rows in groups]
-    figure = _figure(1.5 + 0.36 * sum(bars))
+    figure = figure_of(1.5 + 0.36 * sum(bars))
     axes = figure.subplots(2, 1, sharex=True, height_ratios=[max(1, n) for n in bars])
     largest = max((sum(row[part] for part in COST_PARTS) for _, rows in groups for row in rows), default=0.0)
     for axis, (key, rows) in zip(axes, groups, strict=True):
-        _tidy(axis)
+        tidy(axis)
         axis.grid(visible=False, axis="y")
         left = np.zeros(len(rows))
         names = [str(row[key]) for row in rows]
@@ -168,7 +168,7 @@ def cost(result: Result) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-    return _inked(figure)
+    return inked(figure)
 
 
 def _cost_rows(result: Result, key: str) -> list[dict[str, Any]]:
@@ -217,14 +217,14 @@ _INK = "#1a1b1c"
 """The colour of all text, ticks and frames; the pages' own text colour takes its place in `svg`."""
 
 
-def _figure(height_in: float) -> Figure:
+def figure_of(height_in: float) -> Figure:
     """An empty figure of the reports' width."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
 
 
-def _inked(figure: Figure) -> Figure:
+def inked(figure: Figure) -> Figure:
     """The figure with all text that has no colour of its own in the one ink."""
     from matplotlib.text import Text
 
@@ -234,7 +234,7 @@ def _inked(figure: Figure) -> Figure:
     return figure
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
     """The common look: a light grid, no box, one ink."""
     axis.grid(visible=True, color="#888888", alpha=0.25, linewidth=0.6)
     axis.set_axisbelow(True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simlab.report.figures import PALETTE, _figure, _inked, _tidy
+from simlab.report.figures import PALETTE, figure_of, inked, tidy
 from simlab.workload import WorkloadSummary
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def summary_text(summary: WorkloadSummary, *, width: int | None = None, colour: 
 def summary_figure(summary: WorkloadSummary) -> Figure:
     """Rate over time, how lengths are distributed, and how prompt and output lengths go together."""
     timed = summary.rate is not None
-    figure = _figure(5.6 if timed else 3.0)
+    figure = figure_of(5.6 if timed else 3.0)
     grid = figure.add_gridspec(2 if timed else 1, 2, height_ratios=(1.0, 1.15) if timed else (1.0,))
     if timed:
         _rate(figure.add_subplot(grid[0, :]), summary)
     _distributions(figure.add_subplot(grid[-1, 0]), summary)
     _together(figure.add_subplot(grid[-1, 1]), summary)
     figure.suptitle(summary.name, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return _inked(figure)
+    return inked(figure)
 
 
 def _rate(axis: Axes, summary: WorkloadSummary) -> None:
@@ -83,7 +83,7 @@ def _rate(axis: Axes, summary: WorkloadSummary) -> None:
     rps = np.array(summary.rate.rps)
     divisor, unit = next((divisor, unit) for limit, divisor, unit in _UNITS if summary.duration_s <= limit)
     edges = np.minimum(np.arange(len(rps) + 1) * summary.rate.bin_s, summary.duration_s) / divisor
-    _tidy(axis)
+    tidy(axis)
     axis.stairs(rps, edges, fill=True, color=PALETTE[0], alpha=0.25)
     axis.stairs(rps, edges, baseline=None, color=PALETTE[0], linewidth=1.2)
     if summary.mean_rps is not None:
@@ -94,7 +94,7 @@ def _rate(axis: Axes, summary: WorkloadSummary) -> None:
 
 
 def _distributions(axis: Axes, summary: WorkloadSummary) -> None:
-    _tidy(axis)
+    tidy(axis)
     share = (np.arange(len(summary.pairs.prompt)) + 1.0) / len(summary.pairs.prompt)
     for name, values, colour in (("prompt", summary.pairs.prompt, PALETTE[0]),
                                  ("output", summary.pairs.output, PALETTE[1])):  # fmt: skip
@@ -106,7 +106,7 @@ def _distributions(axis: Axes, summary: WorkloadSummary) -> None:
 
 
 def _together(axis: Axes, summary: WorkloadSummary) -> None:
-    _tidy(axis)
+    tidy(axis)
     axis.scatter(summary.pairs.prompt, summary.pairs.output, s=7, color=PALETTE[2], alpha=0.45, linewidths=0)
     axis.set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="output tokens")
     axis.set_title("Lengths of the same request", loc="left", fontsize=10)

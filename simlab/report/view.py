@@ -215,9 +215,7 @@ def _rows(
 
 def profiles(result: Result) -> Table:
     """How fast each backend was taken to be, and how well that is known."""
-    rows = tuple(
-        (item["backend"], item["name"], item["kind"], item["error"] or "unknown") for item in result.profiles
-    )
+    rows = tuple((item["backend"], item["name"], item["kind"], item["error"] or "unknown") for item in result.profiles)
     return Table("Speed profiles", ("backend", "profile", "kind", "known error"), rows, left=(1, 2, 3))
 
 

@@ -17,6 +17,8 @@ GOLDEN = ROOT / "tests" / "golden" / "help"
 PAGES = {
     "simlab": [],
     "run": ["run"],
+    "compare": ["compare"],
+    "breakeven": ["breakeven"],
     "validate": ["validate"],
     "schema": ["schema"],
     "new": ["new"],
@@ -42,7 +44,7 @@ def test_each_command_has_its_page_and_each_page_its_command():
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(PAGES)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["new"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["breakeven", "--help"], ["--version"], ["new"]])
 def test_nothing_heavy_is_imported(arguments):
     code = (
         f"import sys; sys.argv = ['simlab', *{arguments!r}]\n"
