@@ -1,6 +1,6 @@
 """Reports: the same numbers in every rendering, and pages that stand alone.
 
-The golden text pins the layout; run with ``SIMLAB_GOLDEN=write`` to record it anew, and read the difference.
+The golden text pins the layout; run with ``SIMLAB_REGENERATE=1`` to record it anew, and read the difference.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KINDS = {
 
 def test_text_is_as_recorded() -> None:
     found = text(RESULT)
-    if os.environ.get("SIMLAB_GOLDEN") == "write":
+    if os.environ.get("SIMLAB_REGENERATE") == "1":
         GOLDEN.write_text(found, encoding="utf-8")
     assert found == GOLDEN.read_text(encoding="utf-8")
 
