@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simlab.draws.counter import key, uniform
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     FOR_DISPATCH,
     LEAST_KV,
@@ -40,7 +40,7 @@ def _nth_up(w: World, b: int, n: int) -> int:
     return NONE
 
 
-@kernel
+@inlined
 def _least_outstanding(w: World, b: int) -> int:
     """Fewest requests waiting and running; the earliest replica among equals."""
     best = NONE
@@ -107,7 +107,7 @@ def _prefix_affinity(w: World, b: int, slot: int) -> int:
     return best
 
 
-@kernel
+@inlined
 def choose_replica(w: World, b: int, slot: int) -> int:
     """The replica that pool ``b``'s policy gives the request, or NONE when none is up."""
     be = backends_of(w)[b]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from simlab.draws.counter import key, uniform
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     BACKOFF,
     ERROR,
@@ -50,7 +50,7 @@ def _watch(w: World, slot: int) -> None:
     s.link = 1
 
 
-@kernel
+@inlined
 def unwatch(w: World, slot: int) -> None:
     """Takes the attempt off the time-out list, if it is on it."""
     state = state_of(w)
@@ -68,7 +68,7 @@ def unwatch(w: World, slot: int) -> None:
         slots_of(w)[s.tnext].tprev = s.tprev
 
 
-@kernel
+@inlined
 def _route(w: World, slot: int) -> int:
     """Draws a backend by the weights of the class's route; a retry draws again."""
     s = slots_of(w)[slot]
@@ -164,7 +164,7 @@ def api_done(w: World, slot: int, t: float) -> None:
     end_attempt(w, slot, t, outcome, generated, outcome == OK)
 
 
-@kernel
+@inlined
 def replica_done(w: World, slot: int, t: float) -> None:
     """A replica has made all tokens of the request."""
     s = slots_of(w)[slot]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined
 from simlab.engine.arrays import NONE
 from simlab.engine.world import World, finish_of, rep_heap_of, reps_of, slots_of, state_of, timers_of
 
 
-@kernel
+@inlined
 def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     """Sets a timer for a slot; it is stale once the slot's ``gen`` has moved on."""
     state = state_of(w)
@@ -27,7 +27,7 @@ def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     timer.kind = kind
 
 
-@kernel
+@inlined
 def pop_timer(w: World) -> None:
     """Removes the earliest timer."""
     state = state_of(w)
@@ -51,7 +51,7 @@ def pop_timer(w: World) -> None:
     timers[i] = timers[n]
 
 
-@kernel
+@inlined
 def _sift_finish(w: World, r: int, i: int, n: int) -> None:
     """Puts the entry at ``i`` of replica ``r``'s finish heap where it belongs, up or down."""
     heap = finish_of(w)[r]
@@ -80,7 +80,7 @@ def _sift_finish(w: World, r: int, i: int, n: int) -> None:
     slots_of(w)[slot].heap_pos = i
 
 
-@kernel
+@inlined
 def push_finish(w: World, r: int, slot: int, key: int) -> None:
     """Enters a decoding sequence with the decode step it finishes at (and its admission number, for order) as key."""
     rep = reps_of(w)[r]
@@ -91,7 +91,7 @@ def push_finish(w: World, r: int, slot: int, key: int) -> None:
     _sift_finish(w, r, n, n + 1)
 
 
-@kernel
+@inlined
 def remove_finish(w: World, r: int, slot: int) -> None:
     """Takes a decoding sequence out of its replica's finish heap."""
     rep = reps_of(w)[r]
@@ -104,7 +104,7 @@ def remove_finish(w: World, r: int, slot: int) -> None:
         _sift_finish(w, r, i, n)
 
 
-@kernel
+@inlined
 def set_event(w: World, r: int, t: float) -> None:
     """Moves the next event of replica ``r`` to time ``t``."""
     reps = reps_of(w)

@@ -18,18 +18,18 @@ from __future__ import annotations
 import numpy as np
 
 from simlab.draws.counter import key as join_key
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import NONE
 from simlab.engine.world import World, blocks_of, buckets_of, refs_of, reps_of, segs_of, slots_of, state_of
 
 
-@kernel
+@inlined
 def whole_blocks(tokens: int, block_size: int) -> int:
     """``tokens // block_size`` for tokens >= 0, exact below 2^50: a division of doubles is three times as fast."""
     return int(tokens / block_size)
 
 
-@kernel
+@inlined
 def blocks_for(tokens: int, block_size: int) -> int:
     """Blocks that hold so many tokens."""
     return int((tokens + block_size - 1) / block_size)
@@ -89,7 +89,7 @@ def _unhash(w: World, r: int, b: int) -> None:
     rep.free_block = b
 
 
-@kernel
+@inlined
 def take(w: World, r: int, n: int) -> None:
     """Allocates ``n`` free blocks from the front of the queue, evicting cached content; there must be as many."""
     rep = reps_of(w)[r]
@@ -114,7 +114,7 @@ def take(w: World, r: int, n: int) -> None:
             n -= 1
 
 
-@kernel
+@inlined
 def _append_run(w: World, r: int, n: int, owner: int) -> int:
     """Frees ``n`` full blocks of unique content; returns the run's record when it has an owner."""
     rep = reps_of(w)[r]
@@ -194,7 +194,7 @@ def _hold(w: World, slot: int, b: int, state: np.void) -> None:
     s.n_refs += 1
 
 
-@kernel
+@inlined
 def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]:
     """What the prefix cache holds of a waiting request: (cached blocks, those that are free now, of its own run).
 
@@ -228,7 +228,7 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
     return hits + own, free_hits + own, own
 
 
-@kernel
+@inlined
 def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> None:
     """Takes hold of the cached blocks that `lookup` found."""
     rep = reps_of(w)[r]
@@ -260,7 +260,7 @@ def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> No
     s.blocks = hits
 
 
-@kernel
+@inlined
 def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> None:
     """Makes the slot's full blocks among its first ``tokens`` tokens findable, as far as others can ask for them."""
     s = slots_of(w)[slot]
@@ -280,7 +280,7 @@ def cache_full(w: World, r: int, slot: int, tokens: int, block_size: int) -> Non
         end += block_size
 
 
-@kernel
+@inlined
 def release(w: World, r: int, slot: int, tokens: int, block_size: int, caching: int, keep: int) -> None:
     """Frees all of the slot's blocks, deepest first; ``tokens`` of them are computed.
 

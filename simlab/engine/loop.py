@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     DECODE,
     DONE,
@@ -49,7 +49,7 @@ from simlab.engine.world import (
 )
 
 
-@kernel
+@inlined
 def _next_arrival(w: World) -> None:
     """Finds the class whose feed is due first; a feed at its end asks for its next chunk."""
     state = state_of(w)
@@ -67,7 +67,7 @@ def _next_arrival(w: World) -> None:
             state.need_cls = c
 
 
-@kernel
+@inlined
 def _segments_of_next(w: World) -> int:
     """Segments that the next arrival brings at most."""
     c = state_of(w).arrival_cls
@@ -77,7 +77,7 @@ def _segments_of_next(w: World) -> int:
     return 2
 
 
-@kernel
+@inlined
 def _boundary(w: World, r: int, t: float, quiet_until: float) -> None:
     """A replica's steps end, or it plans: finished requests leave, given-up ones are dropped, the next steps begin.
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     API,
     DRAINING,
@@ -63,7 +63,7 @@ _CELL_BUCKET = np.searchsorted(_EDGES, _CELL_LOW, side="left")
 """The bucket of each cell's lower end; a cell holds at most one edge."""
 
 
-@kernel
+@inlined
 def bucket_of(x: float) -> int:
     """Histogram bucket of a time: bucket i holds (low g^(i-1), low g^i]."""
     if x <= HIST_LOW_S:
@@ -76,7 +76,7 @@ def bucket_of(x: float) -> int:
     return int(i)
 
 
-@kernel
+@inlined
 def add_time(w: World, metric: int, c: int, b: int, x: float, n: int) -> int:
     """Counts a time ``n`` times; returns its bucket."""
     i = bucket_of(x)
@@ -86,7 +86,7 @@ def add_time(w: World, metric: int, c: int, b: int, x: float, n: int) -> int:
     return i
 
 
-@kernel
+@inlined
 def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int) -> None:
     """Counts the inter-token times of ``k`` steps lasting first, first + inc, … for ``n`` sequences each."""
     low = bucket_of(first)
@@ -102,7 +102,7 @@ def add_steps(w: World, c: int, b: int, first: float, inc: float, k: int, n: int
     hist_of(w)[ITL, c, b, high] += n * (k - done)
 
 
-@kernel
+@inlined
 def account(w: World, r: int, t: float) -> None:
     """Adds the replica's time since it was last accounted to the current window; call before its state changes."""
     rep = reps_of(w)[r]
@@ -176,7 +176,7 @@ def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int)
     row.finish_s = t
 
 
-@kernel
+@inlined
 def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int, billed: bool) -> None:
     """Books one ended attempt on its ledger cell: outcome, tokens if billable, and replica work."""
     s = slots_of(w)[slot]
@@ -213,7 +213,7 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
     log_attempt(w, slot, t, outcome, output_tokens)
 
 
-@kernel
+@inlined
 def meter_task(w: World, slot: int, t: float, success: bool) -> None:
     """Books one ended task: success, SLO, latencies (TTFT and E2E from arrival at the gateway)."""
     s = slots_of(w)[slot]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     CHUNKS,
     DECODE,
@@ -50,7 +50,7 @@ _ORDER = 32
 """Bits of a finish key that hold the admission number, so that sequences finishing together keep their order."""
 
 
-@kernel
+@inlined
 def step_seconds(
     w: World, b: int, decodes: int, prefill: int, decode_context: int, prefill_context: int, work: float
 ) -> float:
@@ -87,7 +87,7 @@ def step_seconds(
     return t
 
 
-@kernel
+@inlined
 def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     """Blocks that the decoding sequences need for their next ``k`` steps."""
     rep = reps_of(w)[r]
@@ -101,12 +101,12 @@ def _new_blocks(w: World, r: int, k: int, block_size: int) -> int:
     return n
 
 
-@kernel
+@inlined
 def _stretch_s(step_s: float, inc_s: float, k: int) -> float:
     return k * step_s + inc_s * (0.5 * k * (k - 1))
 
 
-@kernel
+@inlined
 def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
     """The least k >= 1 such that k steps end at or after ``elapsed_s`` from the start of the first."""
     half = 0.5 * inc_s
@@ -128,7 +128,7 @@ def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
 # --- the lists -------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def _append_running(w: World, r: int, slot: int) -> None:
     rep = reps_of(w)[r]
     s = slots_of(w)[slot]
@@ -145,7 +145,7 @@ def _append_running(w: World, r: int, slot: int) -> None:
     rep.admits += 1
 
 
-@kernel
+@inlined
 def _remove_running(w: World, r: int, slot: int) -> None:
     rep = reps_of(w)[r]
     s = slots_of(w)[slot]
@@ -162,7 +162,7 @@ def _remove_running(w: World, r: int, slot: int) -> None:
     rep.n_running -= 1
 
 
-@kernel
+@inlined
 def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
     """Links a slot into the waiting list behind ``after`` (NONE: at the front)."""
     rep = reps_of(w)[r]
@@ -182,7 +182,7 @@ def _insert_waiting(w: World, r: int, slot: int, after: int) -> None:
     rep.n_waiting += 1
 
 
-@kernel
+@inlined
 def _remove_waiting(w: World, r: int, slot: int) -> None:
     rep = reps_of(w)[r]
     s = slots_of(w)[slot]
@@ -212,7 +212,7 @@ def _queue_by_priority(w: World, r: int, slot: int) -> None:
 # --- decoding sequences ----------------------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """The slot's prompt is computed and its token of this step exists: from the next step on it decodes."""
     rep = reps_of(w)[r]
@@ -229,7 +229,7 @@ def _join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << _ORDER) | s.admit)
 
 
-@kernel
+@inlined
 def _leave_decode(w: World, r: int, slot: int, block_size: int) -> None:
     """Takes a sequence out of the lockstep and brings its own counters up to date."""
     rep = reps_of(w)[r]
@@ -277,7 +277,7 @@ def _name_twins(w: World, r: int, slot: int, beyond: int, scheduled: int) -> Non
         cache_full(w, r, best, most, bs)
 
 
-@kernel
+@inlined
 def _free_blocks(w: World, r: int, slot: int, keep: int) -> None:
     """Gives the blocks of a request that left the batch back; ``keep``: it may come back for what stays cached."""
     s = slots_of(w)[slot]
@@ -299,7 +299,7 @@ def output_tokens(w: World, slot: int) -> int:
 # --- coming and going ------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def enqueue(w: World, r: int, slot: int, t: float) -> None:
     """A request reaches the replica at ``t`` and waits; a stretch ends at the next step if it could enter then."""
     account(w, r, t)
@@ -328,7 +328,7 @@ def enqueue(w: World, r: int, slot: int, t: float) -> None:
         cut(w, r, t)
 
 
-@kernel
+@inlined
 def cut(w: World, r: int, t: float) -> None:
     """Ends the stretch at its first step boundary at or after ``t``."""
     rep = reps_of(w)[r]
@@ -448,7 +448,7 @@ def _allocate_or_preempt(w: World, r: int) -> None:
         slot = s.next
 
 
-@kernel
+@inlined
 def _plan_step_time(w: World, r: int, t: float) -> None:
     """Times one step with all requests' tokens as they stand and makes it the stretch."""
     rep = reps_of(w)[r]
@@ -477,7 +477,7 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
     set_event(w, r, t + rep.step_s)
 
 
-@kernel
+@inlined
 def _admit(w: World, r: int, budget: int) -> int:
     """Admits waiting requests, each with its chunk, while they fit; returns how many."""
     rep = reps_of(w)[r]
@@ -518,7 +518,7 @@ def _admit(w: World, r: int, budget: int) -> int:
     return admitted
 
 
-@kernel
+@inlined
 def plan(w: World, r: int, t: float) -> None:
     """Schedules from time ``t`` on: one mixed step, or a stretch of like steps until something can change."""
     account(w, r, t)
@@ -569,7 +569,7 @@ def plan(w: World, r: int, t: float) -> None:
     _plan_stretch(w, r, t, left, chunk)
 
 
-@kernel
+@inlined
 def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     """Plans like steps: decodes alone, or decodes beside full chunks of one long prompt."""
     rep = reps_of(w)[r]
@@ -636,7 +636,7 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
 # --- the end of a stretch --------------------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def advance(w: World, r: int, t: float) -> None:
     """Applies the stretch that ends at ``t``: tokens, blocks, inter-token times. Finishes are the loop's to collect."""
     account(w, r, t)
@@ -683,7 +683,7 @@ def advance(w: World, r: int, t: float) -> None:
     rep.t0 = t
 
 
-@kernel
+@inlined
 def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
     """Moves the prompts of a mixed step on; those computed to their end have made a token and decode from now on."""
     rep = reps_of(w)[r]
@@ -709,7 +709,7 @@ def _advance_prefills(w: World, r: int, t: float, block_size: int) -> None:
         slot = after
 
 
-@kernel
+@inlined
 def pop_finished(w: World, r: int) -> int:
     """The next sequence that has all its tokens, off the replica and its blocks freed; NONE when there is none."""
     rep = reps_of(w)[r]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
-from simlab.draws.kernel import kernel
+from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     FOR_DOCUMENT,
     FOR_OUTPUT,
@@ -39,7 +39,7 @@ _ANSWER = 1 << 62
 """Names the continuation of a prompt in block keys: no segment has this many tokens, so no segment has its key."""
 
 
-@kernel
+@inlined
 def draw_alias(w: World, at: int, n: int, u: float) -> int:
     """One of n items by an alias table (Walker 1977) of (threshold, alias) pairs at ``at``."""
     x = u * n
@@ -49,7 +49,7 @@ def draw_alias(w: World, at: int, n: int, u: float) -> int:
     return int(tables_of(w)[at + 2 * i + 1])
 
 
-@kernel
+@inlined
 def new_slot(w: World, c: int) -> int:
     """Takes a slot for a task of class ``c``; the loop has made sure that there is one."""
     state = state_of(w)
@@ -114,7 +114,7 @@ def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens:
     return seg, key(segs_of(w)[seg].key, tokens)
 
 
-@kernel
+@inlined
 def _compose(w: World, slot: int) -> None:
     """Draws the content of a generated request: tenant, lengths, shared segments."""
     s = slots_of(w)[slot]
@@ -157,7 +157,7 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
         s.tail_shared = 1
 
 
-@kernel
+@inlined
 def arrive(w: World, c: int, t: float) -> int:
     """Makes the next task of class ``c``'s feed; returns its slot."""
     state = state_of(w)
@@ -183,7 +183,7 @@ def arrive(w: World, c: int, t: float) -> int:
     return slot
 
 
-@kernel
+@inlined
 def begin(w: World, slot: int, t: float) -> None:
     """The composed task reaches the gateway."""
     state = state_of(w)
@@ -229,7 +229,7 @@ def think(w: World, slot: int, t: float) -> None:
     push_timer(w, t + wait, slot, T_NEXT)
 
 
-@kernel
+@inlined
 def leave(w: World, slot: int, t: float, success: bool) -> None:
     """The task is over: its user thinks on, or its slot is free again."""
     state = state_of(w)
