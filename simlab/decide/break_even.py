@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import simlab
 from simlab import assemble
-from simlab.decide.capacity import TOLERANCE, Staircase, expected_tasks, shortfall, staircase
+from simlab.decide.capacity import TOLERANCE, Staircase, expected_tasks, least_factors, shortfall, staircase
 from simlab.decide.crossing import Crossings, crossings
 from simlab.decide.sides import Sides, sides
 from simlab.decide.traffic import busiest, scaled
@@ -374,6 +374,9 @@ def break_even(
     report = progress or (lambda done, total, note="": None)
     if not compiled_before():
         report(0, replications, COMPILING)
+        # Here, once, with hardly any traffic: worker processes would each compile for themselves.
+        for plan in (compared.api, peak):
+            measure(scaled(plan, least_factors(plan, seeds[0])[-1]), seeds[0])
     job = partial(one_luck, compared.api, peak, compared.pool, max_replicas)
     lucks = _all(job, seeds, workers, executor, report)
     found = BreakEven(

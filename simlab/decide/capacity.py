@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 """Relative width to which a capacity is narrowed down."""
 
-_LEAST_TASKS = 200.0
-"""Tasks in the least traffic that is tried: fewer would not tell a share of 95 % from one of 90 %."""
+_LEAST_TASKS = (200.0, 60.0, 20.0)
+"""Tasks in the least traffic that is tried, less and less while the SLO is missed: 20 hardly tell a share of 95 %."""
 
 _LEAST_LEFT = 0.01
 """Share of the tasks that may be left waiting at the end, whatever the target."""
@@ -100,9 +100,11 @@ def staircase(
         plan = scaled(scenario, factor).model_copy(update={"pools": {**scenario.pools, pool: resized}})
         return shortfall(plan, measure(plan, seed))
 
-    least = _least_factor(scenario, seed)
-    margin, share = tried(1, least)
-    if margin < 0.0:
+    for least in least_factors(scenario, seed):
+        margin, share = tried(1, least)
+        if margin >= 0.0:
+            break
+    else:
         return Staircase((0.0,) * max_replicas, share, runs)
     capacity: list[float] = []
     for replicas in range(1, max_replicas + 1):
@@ -152,14 +154,13 @@ def most(meets: Callable[[float], bool], guess: float, step: float) -> float:
     return low
 
 
-def _least_factor(scenario: Scenario, seed: int) -> float:
-    """A factor of the traffic that brings about `_LEAST_TASKS`, or one user of each closed loop, and at most 1."""
-    closed = [cls.arrivals.users for cls in scenario.workload.values() if cls.arrivals.kind == "closed"]
-    found = [1.0 / users for users in closed]
+def least_factors(scenario: Scenario, seed: int) -> list[float]:
+    """Factors of the traffic to begin with: `_LEAST_TASKS`, or one user of each closed loop; at most 1."""
+    closed = [1.0 / cls.arrivals.users for cls in scenario.workload.values() if cls.arrivals.kind == "closed"]
     expected = expected_tasks(scenario, seed)
-    if expected > 0.0:
-        found.append(_LEAST_TASKS / expected)
-    return min(1.0, max(found, default=1.0))
+    if expected <= 0.0:
+        return [min(1.0, max(closed, default=1.0))]
+    return [min(1.0, max([*closed, tasks / expected])) for tasks in _LEAST_TASKS]
 
 
 def expected_tasks(scenario: Scenario, seed: int) -> float:
