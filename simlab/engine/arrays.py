@@ -6,6 +6,7 @@ array. Everything is a 64-bit integer or float: a slot is three cache lines, and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ NONE = -1
 
 TIME_EPS_S = 1e-9
 """Times closer than this are the same instant: beyond the resolution of a double after a month."""
+
+NEVER = math.inf
+"""The time of an event that does not come."""
+
+PASSED_OVER = -1
+"""In place of a slot's tokens in a step: it decodes, but the step left it out."""
 
 # What a slot is doing.
 FREE, THINKING, BACKOFF, WAITING, RUNNING, ON_API, QUEUED_API = 0, 1, 2, 3, 4, 5, 6
@@ -80,7 +87,8 @@ gateway_dtype = _record("max_attempts retry_rate_limited retry_error retry_timed
 
 class_dtype = _record(
     "users think prompt output joint_at joint_n tenants tenant_alias_at prio system_tokens document_tokens documents "
-    "document_alias_at turns max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented stream",
+    "document_alias_at turns max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented stream "
+    "content",
     "slo_ttft_s slo_itl_s slo_e2e_s",
     "system_id",
 )
@@ -97,8 +105,8 @@ backend_dtype = _record(
 replica_dtype = _record(
     "backend state next_rep k mode g n_decode ctx n_running n_waiting wait_head wait_tail run_head run_tail pf_head "
     "chunk free plain lru_head lru_tail free_block n_blocks free_run n_runs block_at bucket_at buckets run_at "
-    "prepaid phase heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens prompt_tokens "
-    "hpos",
+    "prepaid phase passed_over heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens "
+    "prompt_tokens hpos",
     "t0 step_s step_inc_s t_event t_acc start_s ready_s stop_s busy_s up_s window_busy_s running_s waiting_s "
     "free_block_s",
 )

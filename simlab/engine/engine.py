@@ -352,6 +352,7 @@ def _classes(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[An
             record[name] = getattr(cls, name)
         record["prio"] = cls.priority
         record["stream"] = c + 1
+        record["content"] = c if cls.content is None else cls.content
         record["system_id"] = _SYSTEM_ID + c
         record["segmented"] = cls.segmented or bool(
             cls.system_tokens or len(cls.document_weights) or cls.turns is not None

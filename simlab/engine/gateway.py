@@ -29,8 +29,9 @@ from simlab.engine.dispatch import choose_replica
 from simlab.engine.endpoint import call, hang_up
 from simlab.engine.heaps import push_timer
 from simlab.engine.kvcache import blocks_for
+from simlab.engine.lockstep import output_tokens
 from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task
-from simlab.engine.replica import abort, enqueue, output_tokens
+from simlab.engine.replica import abort, enqueue
 from simlab.engine.tasks import leave
 from simlab.engine.world import World, backends_of, gateway_of, routes_of, slots_of, state_of, windows_of
 

@@ -15,6 +15,7 @@ from simlab.engine.arrays import (
     GROW_TIMERS,
     LOG_FULL,
     NEED_CHUNK,
+    NEVER,
     NONE,
     PLAN,
     STARTING,
@@ -30,7 +31,9 @@ from simlab.engine.gateway import api_done, end_attempt, replica_done, start_att
 from simlab.engine.heaps import pop_timer, set_event
 from simlab.engine.kvcache import clear
 from simlab.engine.meters import account, close_window
-from simlab.engine.replica import NEVER, advance, drop_running, plan, pop_finished, steps_by
+from simlab.engine.replica import advance, drop_running, pop_finished
+from simlab.engine.schedule import plan
+from simlab.engine.step_time import steps_by
 from simlab.engine.tasks import arrive, new_slot, next_turn, think
 from simlab.engine.world import (
     World,

@@ -68,6 +68,7 @@ class ClassSpec:
         route: weight of each backend.
         slo_ttft_s, slo_itl_s, slo_e2e_s: limits a good task meets.
         segmented: the feed brings segments.
+        content: classes with the same number share what their segment ids stand for; None: nobody else's.
     """
 
     feed: Feed | None = None
@@ -88,6 +89,7 @@ class ClassSpec:
     slo_itl_s: float = math.inf
     slo_e2e_s: float = math.inf
     segmented: bool = False
+    content: int | None = None
 
 
 @dataclass(frozen=True)

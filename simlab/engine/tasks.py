@@ -129,7 +129,7 @@ def _compose(w: World, slot: int) -> None:
     if cls.segmented == 1 and (s.turn == 0 or cls.users > 0):
         drop_segments(w, slot)
         last = NONE
-        chain = key(s.cls, 0)
+        chain = key(cls.content, 0)
         if cls.system_tokens > 0:
             last, chain = _add_segment(w, slot, last, chain, cls.system_id, cls.system_tokens)
         if cls.documents > 0:
@@ -147,7 +147,7 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
     """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
     s = slots_of(w)[slot]
     last = NONE
-    chain = key(c, 0)
+    chain = key(classes_of(w)[c].content, 0)
     for j in range(feed_ptr_of(w)[c, i], feed_ptr_of(w)[c, i + 1]):
         tokens = feed_seg_of(w)[c, j, 1]
         if tokens > 0:

@@ -61,7 +61,7 @@ def serve_by_priority(
     engine = Engine(
         WorldSpec(
             classes=[
-                ClassSpec(feed=feed, segmented=feed.segmented, priority=level)
+                ClassSpec(content=0, feed=feed, segmented=feed.segmented, priority=level)
                 for feed, level in zip(feeds, levels, strict=True)
             ],
             backends=[

@@ -10,7 +10,7 @@ from simlab.assemble import coefficients
 from simlab.draws import Distribution
 from simlab.engine import ClassSpec, Engine, PoolSpec, WorldSpec
 from simlab.engine.engine import alias_table
-from simlab.engine.replica import step_seconds, steps_by
+from simlab.engine.step_time import step_seconds, steps_by
 from simlab.engine.tasks import draw_alias
 from simlab.profiles import StepTime
 

@@ -1,0 +1,71 @@
+"""How long steps take: one step, k like steps in closed form, and how many of them end by a given time."""
+
+from __future__ import annotations
+
+import math
+
+from simlab.draws.kernel import inlined
+from simlab.engine.arrays import TIME_EPS_S
+from simlab.engine.world import World, backends_of, tables_of
+
+
+@inlined
+def step_seconds(
+    w: World, b: int, decodes: int, prefill: int, decode_context: int, prefill_context: int, work: float
+) -> float:
+    """Seconds of one step of backend ``b`` (docs/design.md, "Step time").
+
+    Args:
+        w: the world.
+        b: backend index.
+        decodes: sequences that get one token and have at least one already.
+        prefill: all other tokens of the step.
+        decode_context: sum over decoding sequences of tokens computed, this step's included.
+        prefill_context: the same over the others.
+        work: sum over prefill tokens of the context each attends to, itself included.
+    """
+    be = backends_of(w)[b]
+    tokens = decodes + prefill
+    t = (
+        be.base_s
+        + be.prefill_token_s * prefill
+        + be.decode_seq_s * decodes
+        + be.decode_context_s * decode_context
+        + be.prefill_context_s * prefill_context
+        + be.attention_s * work
+    )
+    n = be.knots_n
+    if n > 0:
+        at = be.knots_at
+        i = 1
+        while i < n - 1 and tables_of(w)[at + 2 * i] < tokens:
+            i += 1
+        x0 = tables_of(w)[at + 2 * i - 2]
+        y0 = tables_of(w)[at + 2 * i - 1]
+        t += y0 + (tokens - x0) * (tables_of(w)[at + 2 * i + 1] - y0) / (tables_of(w)[at + 2 * i] - x0)
+    return t
+
+
+@inlined
+def stretch_s(step_s: float, inc_s: float, k: int) -> float:
+    """Seconds of ``k`` steps, the first lasting ``step_s``, each further one ``inc_s`` longer: an arithmetic series."""
+    return k * step_s + inc_s * (0.5 * k * (k - 1))
+
+
+@inlined
+def steps_by(step_s: float, inc_s: float, elapsed_s: float) -> int:
+    """The least k >= 1 such that k steps end at or after ``elapsed_s`` from the start of the first."""
+    half = 0.5 * inc_s
+    linear = step_s - half
+    if half > 0.0:
+        k = int((math.sqrt(linear * linear + 4.0 * half * max(elapsed_s, 0.0)) - linear) / (2.0 * half))
+    elif step_s > 0.0:
+        k = int(elapsed_s / step_s)
+    else:
+        return 1
+    k = max(k, 1)
+    while k > 1 and stretch_s(step_s, inc_s, k - 1) >= elapsed_s - TIME_EPS_S:
+        k -= 1
+    while stretch_s(step_s, inc_s, k) < elapsed_s - TIME_EPS_S:
+        k += 1
+    return k
