@@ -15,6 +15,8 @@ Block records ``[block_at, block_at + kv_blocks)`` belong to a replica; its runs
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from simlab.draws.counter import key as join_key
@@ -180,7 +182,7 @@ def _cache_block(w: World, r: int, slot: int, key: np.uint64) -> None:
 
 
 @kernel
-def _hold(w: World, slot: int, b: int, state: np.void) -> None:
+def _hold(w: World, slot: int, b: int, state: Any) -> None:
     ref = state.free_ref
     if ref != NONE:
         state.free_ref = refs_of(w)[ref].next

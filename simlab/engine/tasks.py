@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
 from simlab.draws.kernel import inlined, kernel
@@ -34,6 +36,8 @@ from simlab.engine.world import (
     tasks_of,
     tenants_of,
 )
+
+Key = int | np.uint64
 
 _ANSWER = 1 << 62
 """Names the continuation of a prompt in block keys: no segment has this many tokens, so no segment has its key."""
@@ -92,7 +96,7 @@ def drop_segments(w: World, slot: int) -> None:
 
 
 @kernel
-def _add_segment(w: World, slot: int, last: int, chain: int, ident: int, tokens: int) -> tuple[int, int]:
+def _add_segment(w: World, slot: int, last: int, chain: Key, ident: Key, tokens: int) -> tuple[int, Key]:
     """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
     state = state_of(w)
     s = slots_of(w)[slot]
@@ -129,7 +133,7 @@ def _compose(w: World, slot: int) -> None:
     if cls.segmented == 1 and (s.turn == 0 or cls.users > 0):
         drop_segments(w, slot)
         last = NONE
-        chain = key(cls.content, 0)
+        chain: Key = key(cls.content, 0)
         if cls.system_tokens > 0:
             last, chain = _add_segment(w, slot, last, chain, cls.system_id, cls.system_tokens)
         if cls.documents > 0:
@@ -147,7 +151,7 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
     """Takes over the segments of a trace's request; a prompt that is all segments has a shared continuation."""
     s = slots_of(w)[slot]
     last = NONE
-    chain = key(classes_of(w)[c].content, 0)
+    chain: Key = key(classes_of(w)[c].content, 0)
     for j in range(feed_ptr_of(w)[c, i], feed_ptr_of(w)[c, i + 1]):
         tokens = feed_seg_of(w)[c, j, 1]
         if tokens > 0:

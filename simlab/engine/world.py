@@ -107,7 +107,7 @@ def handle(world: World, record: NDArray[Any]) -> Any:
     return world if config.DISABLE_JIT else record.ctypes.data
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _pointer(typing_context: Any, address: Any) -> Any:
     """An address as a pointer, for `carray`."""
 
