@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_worlds import Plan, arrivals, run
 
 from simlab.draws import Distribution
 from simlab.engine import ClassSpec, Engine, PoolSpec, StepCoefficients, WorldSpec, meters
@@ -109,18 +111,59 @@ def test_steps_are_counted_as_if_one_by_one(first: float, inc: float, k: int, n:
     assert np.abs(np.cumsum(hist) - np.cumsum(plain)).max() <= n * on_edge
 
 
-@pytest.mark.parametrize(("t", "window"), [(0.0, 0), (0.999, 0), (1.0, 1), (9.5, 9), (10.0, 9), (400.0, 9)])
-def test_window_of(t: float, window: int) -> None:
-    assert meters.window_of(engine()._p, t) == window
-
-
 def test_a_replicas_time_is_split_at_window_edges() -> None:
     world = engine()
-    world.advance(2.5)
-    world.settle()
     world.advance(4.25)
     world.settle()
     windows = world.world.windows[:, 0]
     np.testing.assert_allclose(windows["up_s"], [1, 1, 1, 1, 0.25, 0, 0, 0, 0, 0])
     np.testing.assert_allclose(windows["kv_total_block_s"], 9999 * windows["up_s"])
     assert windows["busy_s"].sum() == 0
+
+
+def test_looking_at_the_meters_half_way_does_not_move_the_windows() -> None:
+    world = engine()
+    world.advance(2.5)
+    world.settle()
+    world.advance(4.25)
+    world.settle()
+    world.settle()
+    np.testing.assert_allclose(world.world.windows["up_s"][:, 0], [1, 1, 1, 1, 0.25, 0, 0, 0, 0, 0])
+
+
+def test_windows_hold_what_happened_in_them() -> None:
+    """Against the log and, second by second, against a plain integral of who was waiting and running."""
+    random = np.random.default_rng(3)
+    times = np.sort(random.uniform(0, 18, 400))
+    lengths = list(zip(random.integers(1, 80, 400).tolist(), random.integers(1, 60, 400).tolist(), strict=True))
+    plan = Plan(
+        classes=(ClassSpec(),),
+        chunks=(arrivals(times.tolist(), lengths),),
+        backends=(
+            PoolSpec(
+                StepCoefficients(0.011, 1e-4, 1e-3), 2, 2, max_num_seqs=6, max_num_batched_tokens=64, block_size=4,
+                kv_blocks=90, prefix_caching=False,
+            ),
+        ),
+        horizon_s=200.0,
+        window_s=1.7,
+    )  # fmt: skip
+    done = run(plan)
+    log, windows = done.log, done.world.windows[:, 0]
+    assert len(log) == 400
+    assert log["preemptions"].sum() > 20
+    edges = 1.7 * np.arange(len(windows) + 1)
+    assert windows["arrived"].tolist() == np.histogram(log["arrival_s"], edges)[0].tolist()
+    assert windows["finished"].tolist() == np.histogram(log["finish_s"], edges)[0].tolist()
+    for name, weight in (("output_tokens", log["output_tokens"]), ("prompt_tokens", log["prompt_tokens"])):
+        assert windows[name].tolist() == np.histogram(log["finish_s"], edges, weights=weight)[0].tolist()
+    for name, column in (("ttft_sum_s", "first_token_s"), ("e2e_sum_s", "finish_s")):
+        spans = log[column] - log["arrival_s"]
+        np.testing.assert_allclose(windows[name], np.histogram(log["finish_s"], edges, weights=spans)[0], atol=1e-9)
+    inside = [
+        float(np.clip(np.minimum(log["finish_s"], end) - np.maximum(log["started_s"], start), 0, None).sum())
+        for start, end in pairwise(edges)
+    ]
+    np.testing.assert_allclose(windows["waiting_s"] + windows["running_s"], inside, atol=1e-9)
+    # The last window ends with the horizon.
+    np.testing.assert_allclose(windows["up_s"], 2 * np.diff(np.minimum(edges, 200.0)))

@@ -21,7 +21,7 @@ END_S = 1e6
 worlds = st.builds(small_world, st.randoms(use_true_random=False))
 stops = st.lists(st.integers(0, 9_000_000).map(lambda us: (us + 0.7) * 1e-6), max_size=8)
 quick = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 OUTCOMES = {
