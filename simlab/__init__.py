@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simlab.decide.break_even import break_even
     from simlab.decide.compare import compare
-    from simlab.replay import replay
+    from simlab.one_replica import replay
     from simlab.scenario import load
-    from simlab.simulate import simulate
+    from simlab.simulation import simulate
 
 __version__ = "0.1.0"
 
@@ -18,8 +18,8 @@ _PUBLIC = {
     "break_even": "simlab.decide.break_even",
     "compare": "simlab.decide.compare",
     "load": "simlab.scenario",
-    "replay": "simlab.replay",
-    "simulate": "simlab.simulate",
+    "replay": "simlab.one_replica",
+    "simulate": "simlab.simulation",
 }
 
 __all__ = ["break_even", "compare", "load", "replay", "simulate"]

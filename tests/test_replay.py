@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from simlab.errors import InputError
-from simlab.replay import replay
+from simlab.one_replica import replay
 
 STEP = {"base_s": 0.125, "per_prefill_token_s": 0.0, "per_decode_seq_s": 0.0, "per_context_token_s": 0.0}
 LIMITS: dict[str, Any] = {

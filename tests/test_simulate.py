@@ -15,7 +15,7 @@ import pytest
 from simlab.errors import InputError
 from simlab.results import OUTCOMES, Result, read_request_log, result_schema
 from simlab.scenario import Scenario, bundled, load, scenario_from_dict, variants_of
-from simlab.simulate import measure, replication_seed, simulate
+from simlab.simulation import measure, replication_seed, simulate
 
 SHORT = ["horizon=120", "warmup=10", "window=10"]
 NEEDS_A_FILE = {"azure-2023-replay"}
@@ -151,7 +151,7 @@ def test_the_number_of_workers_never_changes_a_result(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_processes_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simlab.simulate._WORTH_A_PROCESS_S", 0.0)
+    monkeypatch.setattr("simlab.simulation._WORTH_A_PROCESS_S", 0.0)
     results = [simulate(small(), replications=3, workers=workers).to_json() for workers in (1, 2)]
     assert results[0] == results[1]
 

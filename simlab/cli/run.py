@@ -50,7 +50,7 @@ def run_command(
     scenario = load(path, variant=variant, sets=tuple(sets or ()))
     from simlab.report.folder import REQUEST_LOG, write_folder
     from simlab.results.files import output_folder
-    from simlab.simulate import simulate
+    from simlab.simulation import simulate
 
     # The folder is made first: that it cannot be written to should be known before a long run, not after it.
     with nullcontext() if out is None else output_folder(out) as staging:

@@ -32,7 +32,7 @@ from simlab.results import Estimate, words
 from simlab.results.interval import student
 from simlab.results.ledger import HOURS_PER_MONTH, bill
 from simlab.results.result import finite
-from simlab.simulate import COMPILING, GENERAL_ASSUMPTIONS, Progress, measure, replication_seed
+from simlab.simulation import COMPILING, OUTPUT_ASSUMPTION, POOL_ASSUMPTIONS, Progress, measure, replication_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -474,6 +474,6 @@ def _assumptions(compared: Sides, stretch: str, max_replicas: int, runs: int) ->
         "a crossing's value is the mean, its interval Student's (95%), over replications, each of them a whole "
         "analysis with its own luck",
     ]
-    found += [*GENERAL_ASSUMPTIONS, *(f"{facts.name}: {text}" for text in facts.assumptions)]
+    found += [*POOL_ASSUMPTIONS, OUTPUT_ASSUMPTION, *(f"{facts.name}: {text}" for text in facts.assumptions)]
     found += [f"{api.name}: {text}" for api in compared.api_facts for text in api.assumptions]
     return [*found, *compared.notes]

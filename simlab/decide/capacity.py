@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simlab.decide.traffic import scaled
-from simlab.simulate import measure
+from simlab.simulation import measure
 from simlab.workload import open_stream
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from simlab.decide.difference import SAME, UNKNOWN, Difference, paired
 from simlab.results import Result, words
 from simlab.results.metrics import METRICS
 from simlab.results.result import finite
-from simlab.simulate import Progress, simulate
+from simlab.simulation import Progress, simulate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simlab.simulate import replication_seed
+from simlab.simulation import replication_seed
 from simlab.workload import open_stream
 from simlab.workload.rates import MONTH_S, RateFunction
 

@@ -41,7 +41,7 @@ IDLE, PLAN, DECODE, CHUNKS, MIXED = 0, 1, 2, 3, 4
 ROUND_ROBIN, LEAST_OUTSTANDING, LEAST_KV, PREFIX_AFFINITY, RANDOM = 0, 1, 2, 3, 4
 
 # How an attempt ends.
-OK, RATE_LIMITED, ERROR, TIMED_OUT, REJECTED = 0, 1, 2, 3, 4
+OK, ERROR, RATE_LIMITED, TIMED_OUT, REJECTED = 0, 1, 2, 3, 4
 
 # Timer kinds.
 T_API_DONE, T_RETRY, T_NEXT = 0, 1, 2
@@ -88,7 +88,7 @@ gateway_dtype = _record("max_attempts retry_rate_limited retry_error retry_timed
 class_dtype = _record(
     "users think prompt output joint_at joint_n tenants tenant_alias_at prio system_tokens document_tokens documents "
     "document_alias_at turns max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented stream "
-    "content",
+    "content arrivals",
     "slo_ttft_s slo_itl_s slo_e2e_s",
     "system_id",
 )

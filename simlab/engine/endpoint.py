@@ -25,7 +25,8 @@ from simlab.engine.world import World, backends_of, dists_of, slots_of, tables_o
 def _limited(w: World, b: int, slot: int, t: float) -> bool:
     """Takes the request from the endpoint's token buckets; True if a limit answers 429.
 
-    Each bucket holds one minute's worth and refills evenly. Tokens are the prompt's and the answer's.
+    Each bucket holds one minute's worth (one request at least) and refills evenly. Tokens are the prompt's and the
+    answer's.
     """
     be = backends_of(w)[b]
     s = slots_of(w)[slot]
@@ -33,7 +34,7 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
     be.level_t = t
     tokens = s.prompt + s.output
     if be.rpm > 0.0:
-        be.rpm_level = min(be.rpm, be.rpm_level + dt * be.rpm / 60.0)
+        be.rpm_level = min(max(be.rpm, 1.0), be.rpm_level + dt * be.rpm / 60.0)
         if be.rpm_level < 1.0:
             return True
     if be.tpm > 0.0:

@@ -14,7 +14,7 @@ from simlab.draws import Distribution
 from simlab.draws.distribution import pack
 from simlab.engine import arrays as a
 from simlab.engine import loop
-from simlab.engine.meters import COARSE, HIST_BUCKETS, close_window
+from simlab.engine.meters import COARSE, HIST_BUCKETS, book_replicas
 from simlab.engine.spec import ApiSpec, Chunk, ClassSpec, PoolSpec, WorldSpec
 from simlab.engine.world import World, handle, pointers
 
@@ -136,8 +136,8 @@ class Engine:
                 self.flush_log()
 
     def settle(self) -> None:
-        """Books the time of all replicas up to now, before the meters are read; the run is over."""
-        close_window(self._p, self.now)
+        """Books the time of all replicas up to now, before the meters are read."""
+        book_replicas(self._p, self.now)
 
     def flush_log(self) -> None:
         """Hands the ended attempts logged so far to ``on_log``."""
@@ -322,6 +322,7 @@ def _build(spec: WorldSpec) -> World:
         refs=refs,
         blocks=blocks,
         buckets=buckets,
+        found=np.zeros(max((p.kv_blocks for p in pools), default=1), np.int64),
         feed_t=np.zeros((n_classes, 1)),
         feed_len=np.zeros((n_classes, 1, 2), np.int64),
         feed_ptr=np.zeros((n_classes, 1), np.int64),
@@ -387,7 +388,7 @@ def _backends(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[A
             record["itl"] = packer.distribution(backend.itl)
             record["ttft_per_token_s"] = backend.ttft_per_token_s
             record["concurrency"], record["reject_full"] = backend.concurrency, backend.reject_full
-            record["rpm"] = record["rpm_level"] = backend.rpm
+            record["rpm"], record["rpm_level"] = backend.rpm, max(backend.rpm, 1.0)
             record["tpm"] = record["tpm_level"] = backend.tpm
             for name in ("error_probability", "cached_ratio", "long_tokens"):
                 record[name] = getattr(backend, name)

@@ -22,7 +22,7 @@ import numpy as np
 from simlab.draws.counter import key as join_key
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import NONE
-from simlab.engine.world import World, blocks_of, buckets_of, refs_of, reps_of, segs_of, slots_of, state_of
+from simlab.engine.world import World, blocks_of, buckets_of, found_of, refs_of, reps_of, segs_of, slots_of, state_of
 
 
 @inlined
@@ -222,6 +222,7 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
             return hits, free_hits, 0
         if blocks_of(w)[b].refs == 0:
             free_hits += 1
+        found_of(w)[hits] = b
         hits += 1
         end += block_size
     own = 0
@@ -231,27 +232,18 @@ def lookup(w: World, r: int, slot: int, block_size: int) -> tuple[int, int, int]
 
 
 @inlined
-def hit(w: World, r: int, slot: int, hits: int, own: int, block_size: int) -> None:
-    """Takes hold of the cached blocks that `lookup` found."""
+def hit(w: World, r: int, slot: int, hits: int, own: int) -> None:
+    """Takes hold of the cached blocks that the last `lookup`, of this very slot, found."""
     rep = reps_of(w)[r]
     s = slots_of(w)[slot]
     state = state_of(w)
-    seg = s.segs
-    end = block_size
-    for _ in range(hits - own):
-        if end <= s.seg_tokens:
-            while segs_of(w)[seg].end < end:
-                seg = segs_of(w)[seg].next
-            key = join_key(segs_of(w)[seg].key, end)
-        else:
-            key = join_key(s.tail, end)
-        b = _find(w, r, key)
+    for i in range(hits - own):
+        b = found_of(w)[i]
         if blocks_of(w)[b].refs == 0:
             _lru_remove(w, r, b)
             rep.free -= 1
         blocks_of(w)[b].refs += 1
         _hold(w, slot, b, state)
-        end += block_size
     if own > 0:
         rep.free -= own
         run = s.run

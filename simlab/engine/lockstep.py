@@ -14,7 +14,7 @@ from simlab.engine.heaps import push_finish, remove_finish
 from simlab.engine.kvcache import blocks_for, cache_full, release, whole_blocks
 from simlab.engine.world import World, backends_of, decode_cls_of, phases_of, reps_of, slots_of
 
-ORDER = 32
+ORDER = 24
 """Bits of a finish key that hold the admission number, so that sequences finishing together keep their order."""
 
 
@@ -46,7 +46,7 @@ def join_decode(w: World, r: int, slot: int, block_size: int) -> None:
     decode_cls_of(w)[r, s.cls] += 1
     rep.n_decode += 1
     rep.ctx += s.computed
-    push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << ORDER) | s.admit)
+    push_finish(w, r, slot, ((rep.g + s.output - s.out_done) << ORDER) | (s.admit & ((1 << ORDER) - 1)))
 
 
 @inlined

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from simlab.draws.counter import key
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
+    CHUNKS,
     DECODE,
     DONE,
     DRAINING,
@@ -51,6 +53,9 @@ from simlab.engine.world import (
     timers_of,
 )
 
+_BEFORE_ANY_TURN = 1 << 62
+"""Names the draws of a user who has not asked anything yet."""
+
 
 @inlined
 def _next_arrival(w: World) -> None:
@@ -72,11 +77,13 @@ def _next_arrival(w: World) -> None:
 
 @inlined
 def _segments_of_next(w: World) -> int:
-    """Segments that the next arrival brings at most."""
+    """Segments that the next task brings at most; a generated one has a system prompt's and a document's."""
     c = state_of(w).arrival_cls
+    if c == NONE:
+        return 2
     cls = classes_of(w)[c]
     if cls.explicit == 1 and cls.segmented == 1:
-        return feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at]
+        return max(2, feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at])
     return 2
 
 
@@ -156,6 +163,8 @@ def run(w: World, until: float) -> int:
             return NEED_CHUNK
         if state.n_timers + state.n_slots + 8 > len(timers_of(w)):
             return GROW_TIMERS
+        if state.n_segs - state.spare_segs + _segments_of_next(w) > len(segs_of(w)):
+            return GROW_SEGMENTS
         if len(log_of(w)) > 1 and state.log_n + state.n_slots + 8 > len(log_of(w)):
             return LOG_FULL
         arrival_t = state.arrival_t
@@ -185,8 +194,6 @@ def run(w: World, until: float) -> int:
         if arrival_t <= t + TIME_EPS_S:
             if state.free_slot == NONE and state.n_slots == len(slots_of(w)):
                 return GROW_SLOTS
-            if state.n_segs - state.spare_segs + _segments_of_next(w) > len(segs_of(w)):
-                return GROW_SEGMENTS
             slot = arrive(w, state.arrival_cls, arrival_t)
             _next_arrival(w)
             start_attempt(w, slot, arrival_t)
@@ -206,8 +213,8 @@ def start_users(w: World, c: int) -> None:
         slot = new_slot(w, c)
         s = slots_of(w)[slot]
         s.session = user
-        s.task = user
-        think(w, slot, state.now)
+        s.task = key(key(key(state.seed, classes_of(w)[c].stream), user), _BEFORE_ANY_TURN)
+        think(w, slot, state.now, 0.0)
 
 
 @kernel
@@ -286,7 +293,7 @@ def fail(w: World, r: int, t: float) -> None:
     rep = reps_of(w)[r]
     if rep.state == STOPPED:
         return
-    if rep.mode == DECODE:
+    if rep.mode == DECODE or rep.mode == CHUNKS:
         whole = steps_by(rep.step_s, rep.step_inc_s, t - rep.t0) - 1
         if whole > 0:
             rep.k = whole

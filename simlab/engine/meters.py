@@ -121,10 +121,9 @@ def account(w: World, r: int, t: float) -> None:
 
 
 @kernel
-def close_window(w: World, t: float) -> None:
-    """Books what the replicas did in the current window, which ends at ``t``, and begins the next one."""
+def book_replicas(w: World, t: float) -> None:
+    """Books what the replicas did up to ``t`` in the current window."""
     state = state_of(w)
-    n_windows = len(windows_of(w))
     for r in range(len(reps_of(w))):
         rep = reps_of(w)[r]
         if rep.state == UNLEASED:
@@ -144,7 +143,14 @@ def close_window(w: World, t: float) -> None:
         rep.running_s = 0.0
         rep.waiting_s = 0.0
         rep.free_block_s = 0.0
-    if state.window + 1 < n_windows:
+
+
+@kernel
+def close_window(w: World, t: float) -> None:
+    """Books the current window, which ends at ``t``, and begins the next one."""
+    book_replicas(w, t)
+    state = state_of(w)
+    if state.window + 1 < len(windows_of(w)):
         state.window += 1
         state.window_end = (state.window + 1) * state.window_s
     else:

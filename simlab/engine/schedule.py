@@ -196,7 +196,7 @@ def _admit(w: World, r: int, budget: int) -> int:
             break
         remove_waiting(w, r, slot)
         if be.caching == 1:
-            hit(w, r, slot, hits, own, bs)
+            hit(w, r, slot, hits, own)
         s.computed = hits * bs
         if s.preempts == 0:
             s.cached = s.computed

@@ -18,6 +18,7 @@ from simlab.engine.arrays import (
     NONE,
     T_NEXT,
     THINKING,
+    TIME_EPS_S,
 )
 from simlab.engine.heaps import push_timer
 from simlab.engine.kvcache import disown_run
@@ -28,6 +29,7 @@ from simlab.engine.world import (
     feed_len_of,
     feed_ptr_of,
     feed_seg_of,
+    gateway_of,
     joint_of,
     segs_of,
     slots_of,
@@ -38,6 +40,9 @@ from simlab.engine.world import (
 )
 
 Key = int | np.uint64
+
+_BREATH_S = 1e-3
+"""Least time between a refusal and the next request of the same user, where no backoff is longer."""
 
 _ANSWER = 1 << 62
 """Names the continuation of a prompt in block keys: no segment has this many tokens, so no segment has its key."""
@@ -169,7 +174,7 @@ def arrive(w: World, c: int, t: float) -> int:
     slot = new_slot(w, c)
     s = slots_of(w)[slot]
     s.seq = cls.seq
-    s.task = key(key(state.seed, cls.stream), cls.seq)
+    s.task = key(key(state.seed, cls.stream), cls.arrivals)
     if cls.explicit == 1:
         s.prompt = max(1, feed_len_of(w)[c, cls.feed_at, 0])
         s.output = max(1, feed_len_of(w)[c, cls.feed_at, 1])
@@ -177,11 +182,12 @@ def arrive(w: World, c: int, t: float) -> int:
             _copy_segments(w, slot, c, cls.feed_at)
     else:
         if cls.turns != NONE:
-            s.session = cls.seq
+            s.session = cls.arrivals
             s.turns = max(1, int(draw(dists_of(w), tables_of(w), cls.turns, uniform(key(s.task, FOR_TURNS))) + 0.5))
         _compose(w, slot)
     s.tenant = draw_alias(w, cls.tenant_alias_at, cls.tenants, uniform(key(s.task, FOR_TENANT)))
     cls.seq += 1
+    cls.arrivals += 1
     cls.feed_at += 1
     begin(w, slot, t)
     return slot
@@ -221,13 +227,15 @@ def next_turn(w: World, slot: int, t: float) -> None:
 
 
 @kernel
-def think(w: World, slot: int, t: float) -> None:
-    """The user reads and thinks; the next request comes when the timer goes off."""
+def think(w: World, slot: int, t: float, least_s: float) -> None:
+    """The user reads and thinks, ``least_s`` if that takes no time; the next request comes when the timer goes off."""
     s = slots_of(w)[slot]
     cls = classes_of(w)[s.cls]
     wait = 0.0
     if cls.think != NONE:
         wait = draw(dists_of(w), tables_of(w), cls.think, uniform(key(s.task, FOR_THINK)))
+    if wait <= 0.0:
+        wait = least_s
     s.state = THINKING
     s.gen += 1
     push_timer(w, t + wait, slot, T_NEXT)
@@ -242,14 +250,16 @@ def leave(w: World, slot: int, t: float, success: bool) -> None:
     state.in_flight -= 1
     disown_run(w, slot)
     if cls.users > 0:
-        think(w, slot, t)
+        # Who is refused at once and asks again at once would stop the clock.
+        refused = not success and t <= s.arrival_s + TIME_EPS_S
+        think(w, slot, t, max(gateway_of(w).backoff_s, _BREATH_S) if refused else 0.0)
         return
     if success and s.turn + 1 < s.turns:
         history = s.prompt + s.output - s.seg_tokens
         if cls.max_context == 0 or history + s.seg_tokens < cls.max_context:
             s.turn += 1
             s.history = history
-            think(w, slot, t)
+            think(w, slot, t, 0.0)
             return
     drop_segments(w, slot)
     s.state = FREE

@@ -60,6 +60,7 @@ class World(NamedTuple):
     refs: NDArray[Any]
     blocks: NDArray[Any]  # shared blocks of all replicas, then their runs
     buckets: NDArray[np.int64]  # hash heads of shared blocks
+    found: NDArray[np.int64]  # what the last lookup found, block by block
     feed_t: NDArray[np.float64]  # [C, N] arrival times of the current chunk
     feed_len: NDArray[np.int64]  # [C, N or 1, 2] explicit prompt and output tokens
     feed_ptr: NDArray[np.int64]  # [C, N + 1 or 1] where a request's segments begin in feed_seg
@@ -252,6 +253,13 @@ def buckets_of(w: World) -> NDArray[Any]:
     """`World.buckets`."""
     p = _shape(w)
     return carray(_pointer(p.buckets), p.buckets_0, np.int64)
+
+
+@kernel
+def found_of(w: World) -> NDArray[Any]:
+    """`World.found`."""
+    p = _shape(w)
+    return carray(_pointer(p.found), p.found_0, np.int64)
 
 
 @kernel

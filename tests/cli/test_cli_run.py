@@ -57,9 +57,9 @@ class Simulation:
 @pytest.fixture
 def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
     made_up = Simulation()
-    module = ModuleType("simlab.simulate")
+    module = ModuleType("simlab.simulation")
     module.simulate = made_up.simulate
-    monkeypatch.setitem(sys.modules, "simlab.simulate", module)
+    monkeypatch.setitem(sys.modules, "simlab.simulation", module)
     monkeypatch.setattr("simlab.scenario.load", lambda path, *, variant, sets: (path, variant, sets))
     return made_up
 

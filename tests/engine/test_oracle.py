@@ -16,7 +16,7 @@ from by_priority import serve_by_priority
 from oracle_cases import cases
 from recordings import COLUMNS, FOLDER, TOLERANCE_S, load, names
 
-from simlab.replay import replay
+from simlab.one_replica import replay
 
 FCFS = [name for name in names() if load(name)["limits"]["scheduling"] == "fcfs"]
 PRIORITY = [name for name in names() if load(name)["limits"]["scheduling"] == "priority"]

@@ -15,7 +15,7 @@ from oracle_cases import EXACT, limits
 from recordings import COLUMNS, TOLERANCE_S, load, names
 from twin import KVCache, twin_replay
 
-from simlab.replay import replay
+from simlab.one_replica import replay
 
 TICKS_PER_S = 512
 

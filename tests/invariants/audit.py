@@ -13,6 +13,7 @@ import numpy as np
 
 from simlab.engine import Engine
 from simlab.engine import arrays as a
+from simlab.engine.lockstep import ORDER
 
 BUSY = (a.DECODE, a.CHUNKS, a.MIXED)
 IN_FLIGHT = (a.BACKOFF, a.WAITING, a.RUNNING, a.ON_API, a.QUEUED_API)
@@ -190,7 +191,7 @@ def _decoding(w: Any, r: int, running: list[int], bs: int) -> None:
     for i, entry in enumerate(heap):
         assert w.slots[entry["slot"]]["heap_pos"] == i
         assert heap[(i - 1) // 2 if i else 0]["key"] <= entry["key"]
-        assert entry["key"] >> 32 > rep["g"], "a finished sequence is still here"
+        assert entry["key"] >> ORDER > rep["g"], "a finished sequence is still here"
     phases = Counter((_now_computed(w, r, s) - int(rep["g"])) % bs for s in decoding)
     assert {i: int(n) for i, n in enumerate(w.phases[r]) if n} == dict(phases)
     classes = Counter(int(w.slots[s]["cls"]) for s in decoding)

@@ -35,11 +35,11 @@ _SLICES = 200
 _WORTH_A_PROCESS_S = 2.0
 """Work below this is done here: starting a process costs about as much."""
 
-GENERAL_ASSUMPTIONS = (
+POOL_ASSUMPTIONS = (
     "replicas schedule exactly as vLLM V1 (chunked prefill, first come first served unless stated), without "
     "speculative decoding and without asynchronous scheduling",
-    "outputs have the drawn length: nothing ends early but by time-out or failure",
 )
+OUTPUT_ASSUMPTION = "outputs have the drawn length: nothing ends early but by time-out or failure"
 
 
 class Progress(Protocol):
@@ -89,20 +89,20 @@ def simulate(
     seed = scenario.seed if seed is None else seed
     seeds = [replication_seed(seed, i) for i in range(replications)]
     backends = assemble.backends(scenario)
-    if not compiled_before():
-        report(0, replications, COMPILING)
     with (
         RequestLog(log, class_names=list(scenario.workload), backend_names=scenario.backends)
         if log is not None
         else nullcontext()
     ) as request_log:
-        first = _replicate(scenario, backends, seeds[0], lambda share: report(share, replications), request_log)
+        first = _replicate(
+            scenario, backends, seeds[0], lambda share, note="": report(share, replications, note), request_log
+        )
     rest = _others(scenario, backends, seeds[1:], first.took_s, workers, executor, report)
     return Result(
         scenario,
         [first.measured, *rest],
         backends.facts,
-        assumptions=[*GENERAL_ASSUMPTIONS, *first.assumptions],
+        assumptions=[*(POOL_ASSUMPTIONS if scenario.pools else ()), OUTPUT_ASSUMPTION, *first.assumptions],
         seed=seed,
     )
 
@@ -158,6 +158,8 @@ def _replicate(
 ) -> _Replication:
     """One replication: the fast and the slow world, advanced in turn."""
     spec, assumptions = assemble.world(scenario, backends, seed, log_rows=65536 if request_log is not None else 0)
+    if report is not None and not compiled_before():
+        report(0.0, COMPILING)
     engine = Engine(spec, None if request_log is None else lambda rows: request_log.append(_log_rows(rows)))
     env = simpy.Environment()
     orders = [

@@ -185,7 +185,7 @@ def _check(
         if len(bad) or not whole:
             row = int(bad[0]) if len(bad) else int(np.flatnonzero(values % 1)[0])
             kind = "a time in s from 0 to 1e9" if name == "arrival_s" else "a whole number of tokens from 1 to 1e9"
-            problems.append(Problem(f"replay: row {row}", name, f"must be {kind}, read {values[row]!r}"))
+            problems.append(Problem(f"replay: row {row}", name, f"must be {kind}, read {float(values[row])!r}"))
     if problems:
         return problems
     return _check_fit(requests, (kv_blocks - 1) * block_size)
@@ -206,14 +206,14 @@ def _check_fit(requests: pd.DataFrame, capacity: int) -> list[Problem]:
         for row, value in enumerate(requests["segments"]):
             chain = _chain(value)
             try:
-                total = sum(int(tokens) for _, tokens in chain)
-                negative = any(int(tokens) < 0 for _, tokens in chain)
+                sizes = [int(tokens) for ident, tokens in chain if int(ident) == ident]
             except (TypeError, ValueError):
                 problems.append(
                     Problem(f"replay: row {row}", "segments", f"must be a list of [id, tokens], read {value!r}")
                 )
                 continue
-            if negative or total > prompts[row]:
+            total = sum(sizes)
+            if min(sizes, default=0) < 0 or total > prompts[row]:
                 problems.append(
                     Problem(
                         f"replay: row {row}",
