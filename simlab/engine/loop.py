@@ -58,6 +58,18 @@ _BEFORE_ANY_TURN = 1 << 62
 
 
 @inlined
+def _segments_of_next(w: World) -> int:
+    """Segments that the next task brings at most; a generated one has a system prompt's and a document's."""
+    c = state_of(w).arrival_cls
+    if c == NONE:
+        return 2
+    cls = classes_of(w)[c]
+    if cls.explicit == 1 and cls.segmented == 1:
+        return max(2, feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at])
+    return 2
+
+
+@inlined
 def _next_arrival(w: World) -> None:
     """Finds the class whose feed is due first; a feed at its end asks for its next chunk."""
     state = state_of(w)
@@ -73,18 +85,7 @@ def _next_arrival(w: World) -> None:
                 state.arrival_cls = c
         elif cls.feed_done == 0:
             state.need_cls = c
-
-
-@inlined
-def _segments_of_next(w: World) -> int:
-    """Segments that the next task brings at most; a generated one has a system prompt's and a document's."""
-    c = state_of(w).arrival_cls
-    if c == NONE:
-        return 2
-    cls = classes_of(w)[c]
-    if cls.explicit == 1 and cls.segmented == 1:
-        return max(2, feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at])
-    return 2
+    state.need_segs = _segments_of_next(w)
 
 
 @inlined
@@ -163,7 +164,7 @@ def run(w: World, until: float) -> int:
             return NEED_CHUNK
         if state.n_timers + state.n_slots + 8 > len(timers_of(w)):
             return GROW_TIMERS
-        if state.n_segs - state.spare_segs + _segments_of_next(w) > len(segs_of(w)):
+        if state.n_segs - state.spare_segs + state.need_segs > len(segs_of(w)):
             return GROW_SEGMENTS
         if len(log_of(w)) > 1 and state.log_n + state.n_slots + 8 > len(log_of(w)):
             return LOG_FULL
