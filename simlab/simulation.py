@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import simpy
@@ -26,6 +27,8 @@ from simlab.results.requestlog import REQUEST_DTYPE
 if TYPE_CHECKING:
     from simlab.assemble import Backends
     from simlab.scenario import Scenario
+
+T = TypeVar("T")
 
 COMPILING = "compiling the engine for this machine; once, about a minute …"
 
@@ -124,13 +127,32 @@ def _others(
             _replicate(scenario, backends, seed, lambda share, i=i: report(i + 1 + share, total)).measured
             for i, seed in enumerate(seeds)
         ]
+    return in_processes(partial(measure, scenario), seeds, workers, executor, lambda done: report(done + 1, total))
+
+
+def in_processes(
+    job: Callable[[int], T],
+    seeds: Sequence[int],
+    workers: int,
+    executor: Executor | None,
+    finished: Callable[[int], None],
+) -> list[T]:
+    """The job for each seed, in ``workers`` processes of our own or by the executor; results in the order of the seeds.
+
+    Args:
+        job: what a worker process does; it travels there by pickle.
+        seeds: of the replications.
+        workers: processes, where there is no executor.
+        executor: runs the jobs instead.
+        finished: called with the number of jobs that are done.
+    """
     own = ProcessPoolExecutor(workers, get_context("spawn")) if executor is None else None
     pool = executor or own
     assert pool is not None
     with own or nullcontext():
-        futures = [pool.submit(measure, scenario, seed) for seed in seeds]
-        for done, _ in enumerate(as_completed(futures), start=2):
-            report(done, total)
+        futures = [pool.submit(job, seed) for seed in seeds]
+        for done, _ in enumerate(as_completed(futures), start=1):
+            finished(done)
         return [future.result() for future in futures]
 
 

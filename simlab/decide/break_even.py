@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +30,15 @@ from simlab.results import Estimate, words
 from simlab.results.interval import student
 from simlab.results.ledger import HOURS_PER_MONTH, bill
 from simlab.results.result import finite
-from simlab.simulation import COMPILING, OUTPUT_ASSUMPTION, POOL_ASSUMPTIONS, Progress, measure, replication_seed
+from simlab.simulation import (
+    COMPILING,
+    OUTPUT_ASSUMPTION,
+    POOL_ASSUMPTIONS,
+    Progress,
+    in_processes,
+    measure,
+    replication_seed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -433,14 +439,7 @@ def _all(
     workers = min(total, workers or os.cpu_count() or 1)
     if executor is None and workers < 2:
         return [job(seed, lambda share, i=i: report(i + share, total)) for i, seed in enumerate(seeds)]
-    own = ProcessPoolExecutor(workers, get_context("spawn")) if executor is None else None
-    pool = executor or own
-    assert pool is not None
-    with own or nullcontext():
-        futures = [pool.submit(job, seed) for seed in seeds]
-        for done, _ in enumerate(as_completed(futures), start=1):
-            report(done, total)
-        return [future.result() for future in futures]
+    return in_processes(job, seeds, workers, executor, lambda done: report(done, total))
 
 
 def _api_check(found: BreakEven, seed: int) -> tuple[str, str] | None:
