@@ -14,7 +14,7 @@ from simlab.engine import ApiSpec, ClassSpec, GatewaySpec, PoolSpec, StepCoeffic
 from simlab.engine import arrays as codes
 from simlab.errors import InputError, Problem
 from simlab.results import BackendFacts, ProfileFacts, TokenPrices
-from simlab.workload import open_stream
+from simlab.workload import open_class
 
 if TYPE_CHECKING:
     from simlab.profiles import Profile, StepTime
@@ -75,15 +75,8 @@ def world(scenario: Scenario, ready: Backends, seed: int, *, log_rows: int = 0) 
     """
     assumptions: list[str] = []
     classes: list[ClassSpec] = []
-    for index, (name, cls) in enumerate(scenario.workload.items()):
-        stream = open_stream(
-            cls,
-            index=index,
-            seed=seed,
-            start=scenario.start,
-            horizon_s=scenario.horizon,
-            base_dir=scenario.base_dir,
-        )
+    for name, cls in scenario.workload.items():
+        stream = open_class(scenario, name, seed)
         assumptions += [f"{name}: {text}" for text in stream.assumptions]
         classes.append(_class(scenario, name, cls, stream))
     retry = scenario.gateway.retry

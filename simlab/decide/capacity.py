@@ -12,7 +12,7 @@ import numpy as np
 
 from simlab.decide.traffic import scaled
 from simlab.simulation import measure
-from simlab.workload import open_stream
+from simlab.workload import open_class
 
 if TYPE_CHECKING:
     from simlab.results.measurements import Measurements
@@ -166,16 +166,9 @@ def least_factors(scenario: Scenario, seed: int) -> list[float]:
 def expected_tasks(scenario: Scenario, seed: int) -> float:
     """About how many tasks of open classes arrive after warm-up."""
     total = 0.0
-    for index, cls in enumerate(scenario.workload.values()):
-        stream = open_stream(
-            cls,
-            index=index,
-            seed=seed,
-            start=scenario.start,
-            horizon_s=scenario.horizon,
-            base_dir=scenario.base_dir,
-        )
-        rate = stream.mean_rate_rps
+    for name in scenario.workload:
+        stream = open_class(scenario, name, seed)
+        rate = stream.load.mean_rate_rps
         if not stream.closed_users and np.isfinite(rate):
             total += rate * (scenario.horizon - scenario.warmup)
     return total

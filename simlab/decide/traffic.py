@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.simulation import replication_seed
-from simlab.workload import open_stream
+from simlab.workload import open_class
 from simlab.workload.rates import MONTH_S, RateFunction
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _busiest_s(scenario: Scenario, stretch_s: float) -> float:
     """When the busiest stretch after warm-up begins, s, to a thousandth of the horizon."""
     edges = np.linspace(0.0, scenario.horizon, _BINS + 1)
     arrived = np.zeros(_BINS + 1)
-    for index, cls in enumerate(scenario.workload.values()):
-        arrived += _arrived(scenario, cls, index, edges)
+    for name in scenario.workload:
+        arrived += _arrived(scenario, name, edges)
     begins = edges[(edges >= scenario.warmup) & (edges <= scenario.horizon - stretch_s)]
     begins = np.append(begins, scenario.horizon - stretch_s)
     mass = np.interp(begins + stretch_s, edges, arrived) - np.interp(begins, edges, arrived)
@@ -113,20 +113,13 @@ def _busiest_s(scenario: Scenario, stretch_s: float) -> float:
     return float(begins[np.argmax(mass >= mass.max() * (1.0 - 1e-6))])
 
 
-def _arrived(scenario: Scenario, cls: WorkloadClass, index: int, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def _arrived(scenario: Scenario, name: str, edges: NDArray[np.float64]) -> NDArray[np.float64]:
     """Arrivals of a class until each time: expected ones where there is a rate, else those that are replayed."""
-    arrivals = cls.arrivals
+    arrivals = scenario.workload[name].arrivals
     if arrivals.kind == "closed":
         return np.zeros(len(edges))
     if arrivals.kind == "trace" or arrivals.kind == "summary":
-        stream = open_stream(
-            cls,
-            index=index,
-            seed=replication_seed(scenario.seed, 0),
-            start=scenario.start,
-            horizon_s=scenario.horizon,
-            base_dir=scenario.base_dir,
-        )
+        stream = open_class(scenario, name, replication_seed(scenario.seed, 0))
         counts = np.zeros(len(edges))
         while (chunk := stream.next_chunk()) is not None:
             counts += np.searchsorted(chunk.arrival_s, edges)

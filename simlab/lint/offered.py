@@ -68,21 +68,13 @@ class Offered:
 
 def offered_load(scenario: Scenario) -> Offered:
     """Opens every class's traffic and takes its mean load; a trace is read once for it."""
-    from simlab.workload import open_stream
+    from simlab.workload import open_class
 
     classes: dict[str, ClassLoad] = {}
     findings: list[Finding] = []
-    for index, (name, cls) in enumerate(scenario.workload.items()):
+    for name in scenario.workload:
         try:
-            stream = open_stream(
-                cls,
-                index=index,
-                seed=scenario.seed,
-                start=scenario.start,
-                horizon_s=scenario.horizon,
-                base_dir=scenario.base_dir,
-            )
-            classes[name] = _class_load(name, stream)
+            classes[name] = _class_load(name, open_class(scenario, name, scenario.seed))
         except InputError as error:
             findings += [Finding("error", f"workload.{name}", str(problem)) for problem in error.problems]
     shares = {name: scenario.route_of(name) for name in scenario.workload}

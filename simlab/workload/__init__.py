@@ -5,7 +5,7 @@ from simlab.workload.rates import RateFunction
 from simlab.workload.stream import Chunk, Load, Stream
 from simlab.workload.summarize import summarize
 from simlab.workload.summary import WorkloadSummary, bundled_summaries, load_summary
-from simlab.workload.traffic import open_stream
+from simlab.workload.traffic import open_class, open_stream
 
 __all__ = [
     "Chunk",
@@ -16,6 +16,7 @@ __all__ = [
     "WorkloadSummary",
     "bundled_summaries",
     "load_summary",
+    "open_class",
     "open_stream",
     "summarize",
 ]

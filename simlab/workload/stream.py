@@ -99,23 +99,3 @@ class Stream:
         if self._load is None:
             self._load = self.measure()
         return self._load
-
-    @property
-    def mean_rate_rps(self) -> float:
-        """See `Load`."""
-        return self.load.mean_rate_rps
-
-    @property
-    def peak_rate_rps(self) -> float:
-        """See `Load`."""
-        return self.load.peak_rate_rps
-
-    @property
-    def mean_prompt_tokens(self) -> float:
-        """See `Load`."""
-        return self.load.mean_prompt_tokens
-
-    @property
-    def mean_output_tokens(self) -> float:
-        """See `Load`."""
-        return self.load.mean_output_tokens

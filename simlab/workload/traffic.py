@@ -24,6 +24,7 @@ from simlab.workload.summarize import summarize
 from simlab.workload.summary import WorkloadSummary, load_summary
 
 if TYPE_CHECKING:
+    from simlab.scenario import Scenario
     from simlab.scenario.workload import Closed, Lengths, Summary, Trace, WorkloadClass
 
 
@@ -66,6 +67,22 @@ def open_stream(
     cv = 1.0 if arrivals.kind == "poisson" else arrivals.cv
     times = RenewalSource(rate, arrivals.kind, cv, seed=seed, index=index, horizon_s=horizon_s)
     return _drawn(cls, _Drawn(times), rate, horizon_s, _lengths(cls.lengths, base_dir), [])
+
+
+def open_class(scenario: Scenario, name: str, seed: int) -> Stream:
+    """Opens the traffic of one class of a scenario; see `open_stream`.
+
+    Raises:
+        TraceError: a trace, summary or length table is missing or cannot be read.
+    """
+    return open_stream(
+        scenario.workload[name],
+        index=list(scenario.workload).index(name),
+        seed=seed,
+        start=scenario.start,
+        horizon_s=scenario.horizon,
+        base_dir=scenario.base_dir,
+    )
 
 
 def _trace(

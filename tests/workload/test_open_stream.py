@@ -35,7 +35,7 @@ def test_open_arrivals_leave_lengths_to_the_engine():
     assert len(first) == 65536
     assert first.prompt_tokens is first.output_tokens is first.segment_ptr is None
     assert stream.next_chunk().arrival_s[0] >= first.arrival_s[-1]
-    assert stream.mean_rate_rps == pytest.approx(300.0)
+    assert stream.load.mean_rate_rps == pytest.approx(300.0)
     assert stream.assumptions == []
 
 
@@ -43,17 +43,17 @@ def test_a_joint_table_replaces_both_lengths():
     stream = opened(arrivals={"kind": "poisson", "rate": 1}, lengths={"joint": "openorca"})
     facts = load_summary("openorca")
     assert stream.prompt is stream.output is None
-    assert stream.mean_prompt_tokens == pytest.approx(facts.prompt_tokens.mean, rel=0.005)
-    assert stream.mean_output_tokens == pytest.approx(facts.output_tokens.mean, rel=0.005)
+    assert stream.load.mean_prompt_tokens == pytest.approx(facts.prompt_tokens.mean, rel=0.005)
+    assert stream.load.mean_output_tokens == pytest.approx(facts.output_tokens.mean, rel=0.005)
 
 
 def test_peak_and_mean_follow_profile_and_growth():
     arrivals = {"kind": "gamma", "rate": 2, "cv": 3, "profile": {"hour_of_day": [1] * 12 + [3] * 12}}
     stream = opened(arrivals=arrivals, horizon_s=86_400.0)
-    assert stream.mean_rate_rps == pytest.approx(4.0)
-    assert stream.peak_rate_rps == pytest.approx(6.0)
+    assert stream.load.mean_rate_rps == pytest.approx(4.0)
+    assert stream.load.peak_rate_rps == pytest.approx(6.0)
     growing = opened(arrivals={"kind": "poisson", "rate": 1, "growth_per_month": "10%"}, horizon_s=730 * 3600.0)
-    assert growing.peak_rate_rps == pytest.approx(1.1)
+    assert growing.load.peak_rate_rps == pytest.approx(1.1)
 
 
 def test_a_closed_loop_only_has_parameters():
@@ -61,17 +61,17 @@ def test_a_closed_loop_only_has_parameters():
     assert stream.closed_users == 8
     assert stream.think.mean() == 4.0
     assert stream.next_chunk() is None
-    assert stream.mean_rate_rps == 2.0, "the most that 8 users can ask: one request every 4 s each"
+    assert stream.load.mean_rate_rps == 2.0, "the most that 8 users can ask: one request every 4 s each"
     eager = opened(arrivals={"kind": "closed", "users": 8, "think_time": 0})
-    assert eager.peak_rate_rps == math.inf
+    assert eager.load.peak_rate_rps == math.inf
 
 
 def test_sessions_count_every_turn_and_its_history():
     """Turns 1, 2, 3 of fixed sessions carry 0, 1, 2 earlier exchanges of 120 tokens: 120 more on average."""
     fields = {"sessions": {"turns": 3, "think_time": "10s"}, "prefix": {"system": 50, "template": 7}}
     stream = opened(arrivals={"kind": "poisson", "rate": 2}, **fields)
-    assert stream.mean_rate_rps == pytest.approx(6.0)
-    assert stream.mean_prompt_tokens == pytest.approx(57 + 120 + 100)
+    assert stream.load.mean_rate_rps == pytest.approx(6.0)
+    assert stream.load.mean_prompt_tokens == pytest.approx(57 + 120 + 100)
     assert stream.think.mean() == 10.0
     assert stream.turns.mean() == 3.0
     assert abs(len(all_times(stream)) - 2000) < 200, "arrivals are session starts"
@@ -82,20 +82,20 @@ def test_a_geometric_number_of_turns_brings_its_second_moment():
     stream = opened(
         arrivals={"kind": "poisson", "rate": 1}, sessions={"turns": {"kind": "geometric", "mean": 4}, "think_time": 1}
     )
-    assert stream.mean_rate_rps == pytest.approx(4.0, rel=0.01)
-    assert stream.mean_prompt_tokens == pytest.approx(3 * 120 + 100, rel=0.03)
+    assert stream.load.mean_rate_rps == pytest.approx(4.0, rel=0.01)
+    assert stream.load.mean_prompt_tokens == pytest.approx(3 * 120 + 100, rel=0.03)
     capped = opened(
         arrivals={"kind": "poisson", "rate": 1},
         sessions={"turns": {"kind": "geometric", "mean": 4}, "think_time": 1, "max_context": 200},
     )
-    assert capped.mean_prompt_tokens == 300.0
+    assert capped.load.mean_prompt_tokens == 300.0
 
 
 def test_documents_lengthen_prompts():
     stream = opened(
         arrivals={"kind": "poisson", "rate": 1}, prefix={"documents": {"count": 10, "tokens": 2000, "zipf": 1.1}}
     )
-    assert stream.mean_prompt_tokens == 2100.0
+    assert stream.load.mean_prompt_tokens == 2100.0
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def test_a_trace_brings_its_own_lengths(trace_dir):
     assert len(chunk) == 60
     assert chunk.prompt_tokens[3] == 103
     assert stream.next_chunk() is None
-    assert stream.mean_rate_rps == pytest.approx(0.1)
-    assert stream.mean_prompt_tokens == pytest.approx(129.5)
-    assert stream.mean_output_tokens == pytest.approx(29.5)
+    assert stream.load.mean_rate_rps == pytest.approx(0.1)
+    assert stream.load.mean_prompt_tokens == pytest.approx(129.5)
+    assert stream.load.mean_output_tokens == pytest.approx(29.5)
     assert "azure-2023" in stream.assumptions[0]
 
 
@@ -130,8 +130,8 @@ def test_the_stated_mean_rate_is_what_comes(trace_dir, fields):
     horizon_s = 60_000.0 if fields.get("repeat") else 600.0
     stream = opened(trace_dir, arrivals={"kind": "trace", "file": "t.csv", **fields}, lengths=None, horizon_s=horizon_s)
     count = len(all_times(stream))
-    assert count == pytest.approx(stream.mean_rate_rps * horizon_s, rel=0.06)
-    assert stream.peak_rate_rps >= stream.mean_rate_rps
+    assert count == pytest.approx(stream.load.mean_rate_rps * horizon_s, rel=0.06)
+    assert stream.load.peak_rate_rps >= stream.load.mean_rate_rps
 
 
 def test_a_missing_trace_is_reported_when_the_stream_is_opened(trace_dir):
@@ -160,8 +160,8 @@ def test_windows_of_clients_become_rates_with_pooled_burstiness(windows_dir):
     assert np.sum(t >= 600.0) == pytest.approx(10 * 600, rel=0.1)
     assert stream.joint.mean_prompt_tokens == pytest.approx(120.0, rel=0.005)
     assert stream.joint.mean_output_tokens == pytest.approx(12.0, rel=0.02)
-    assert stream.mean_rate_rps == pytest.approx(16 * 600 / 5000.0)
-    assert stream.peak_rate_rps == pytest.approx(10.0)
+    assert stream.load.mean_rate_rps == pytest.approx(16 * 600 / 5000.0)
+    assert stream.load.peak_rate_rps == pytest.approx(10.0)
     with pytest.raises(TraceError, match="neither cut nor stretched"):
         opened(windows_dir, arrivals={**file, "to": 600}, lengths=None)
 

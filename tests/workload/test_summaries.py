@@ -183,11 +183,11 @@ def test_scale_and_end_of_a_summary():
     summary = load_summary("azure-2023-conv")
     once, t = drawn("azure-2023-conv", 1, 3 * summary.duration_s, repeat=False, rate_scale=0.1)
     assert t[-1] < summary.duration_s
-    assert once.mean_rate_rps == pytest.approx(summary.mean_rps * 0.1 / 3.0, rel=1e-3)
+    assert once.load.mean_rate_rps == pytest.approx(summary.mean_rps * 0.1 / 3.0, rel=1e-3)
     again, t = drawn("azure-2023-conv", 1, 3 * summary.duration_s, rate_scale=0.1)
     assert t[-1] > 2.5 * summary.duration_s
-    assert again.mean_rate_rps == pytest.approx(summary.mean_rps * 0.1, rel=1e-3)
-    assert again.peak_rate_rps == pytest.approx(summary.peak_rps * 0.1, rel=1e-3)
+    assert again.load.mean_rate_rps == pytest.approx(summary.mean_rps * 0.1, rel=1e-3)
+    assert again.load.peak_rate_rps == pytest.approx(summary.peak_rps * 0.1, rel=1e-3)
 
 
 def test_lengths_alone_say_nothing_about_arrivals():
