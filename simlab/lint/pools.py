@@ -47,6 +47,7 @@ def check_pool(scenario: Scenario, name: str, load: Offered) -> Iterator[Finding
 def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]:
     """Looks its names up; returns None when one of them is unknown."""
     from simlab import profiles
+    from simlab.assemble import pool_kv_blocks, pool_profile
 
     found: list[Finding] = []
     model = gpu = None
@@ -62,11 +63,7 @@ def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]
         yield from found
         return None
     try:
-        chosen = (
-            profiles.profile(pool.profile)
-            if pool.profile is not None
-            else profiles.select(pool.model, pool.gpu, pool.tp, pool.precision)
-        )
+        chosen = pool_profile(pool)
     except InputError as error:
         yield Finding("error", f"{path}.{'profile' if pool.profile else 'precision'}", str(error))
         return None
@@ -76,25 +73,11 @@ def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]
             path,
             f"no measured profile of {pool.model} on {pool.tp} x {pool.gpu}: its step times are an estimate",
         )
-    blocks = pool.kv_blocks
-    if pool.kv_cache_memory is not None:
-        per_token = model.kv_bytes_per_token() / model.kv_shards(pool.tp)
-        blocks = int(pool.kv_cache_memory // (per_token * pool.block_size))
-    elif blocks is None:
-        try:
-            blocks = profiles.kv_blocks(
-                pool.model,
-                pool.gpu,
-                pool.tp,
-                pool.precision,
-                pool.block_size,
-                pool.gpu_memory_utilization,
-                max_num_batched_tokens=pool.max_num_batched_tokens,
-                max_num_seqs=pool.max_num_seqs,
-            )
-        except InputError as error:
-            yield Finding("error", f"{path}.tp", str(error))
-            return None
+    try:
+        blocks = pool_kv_blocks(pool, chosen)
+    except InputError as error:
+        yield Finding("error", f"{path}.tp", str(error))
+        return None
     return _Replica(model, chosen, float(blocks * pool.block_size))
 
 
