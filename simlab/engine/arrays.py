@@ -1,7 +1,7 @@
-"""The engine's memory: a few record arrays, one per noun, handed to every kernel in one NamedTuple.
+"""The engine's memory: a few record arrays, one per noun; `simlab.engine.world` hands them to the kernels.
 
 Compile time and call cost grow with the number of arrays, not of fields (docs/design.md), so each noun is one record
-array. Everything is a 64-bit integer or float: a slot is three cache lines, and no kernel has to think about casts.
+array. Everything is a 64-bit integer or float, so no kernel has to think about casts.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 
 state_dtype = _record(
-    "events free_slot n_slots n_timers arrival_cls need_cls need_segs timeout_head timeout_tail free_seg n_segs "
+    "free_slot n_slots n_timers arrival_cls need_cls need_segs timeout_head timeout_tail free_seg n_segs "
     "spare_segs window free_ref n_refs log_n in_flight peak_in_flight n_reps",
     "now arrival_t warmup_s window_s window_end",
     "seed",
@@ -96,7 +96,7 @@ class_dtype = _record(
 
 backend_dtype = _record(
     "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at "
-    "knots_n concurrency reject_full in_flight queue_head queue_tail queued ttft itl long_tokens",
+    "knots_n concurrency reject_full in_flight queue_head queue_tail ttft itl long_tokens",
     "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s overhead_s work_prefill_s "
     "work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability cached_ratio",
 )
@@ -116,8 +116,8 @@ slot_dtype = _record(
     "state cls tenant prompt output attempt backend replica gen computed target out_done out_join g_join blocks refs "
     "n_refs segs seg_tokens tail_shared heap_pos prev next tprev tnext sched admit preempts cached prefilled run "
     "run_rep aborting session turn turns history seq prio link phase",
-    "arrival_s started_s first_s last_s ctx_work first_attempt_s",
-    "task tail affinity",
+    "arrival_s started_s first_s last_s ctx_work",
+    "task tail",
 )
 """A task in flight and its current attempt. Slots are reused; ``gen`` tells a stale timer from a live one."""
 

@@ -89,7 +89,6 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     else:
         slots_of(w)[be.queue_tail].next = slot
     be.queue_tail = slot
-    be.queued += 1
     return OK
 
 
@@ -100,7 +99,6 @@ def hang_up(w: World, slot: int, t: float) -> int:
     b = s.backend
     be = backends_of(w)[b]
     if s.state == QUEUED_API:
-        be.queued -= 1
         if s.prev == NONE:
             be.queue_head = s.next
         else:
@@ -123,6 +121,5 @@ def hang_up(w: World, slot: int, t: float) -> int:
             be.queue_tail = NONE
         else:
             slots_of(w)[be.queue_head].prev = NONE
-        be.queued -= 1
         _start(w, b, first, t)
     return generated

@@ -94,7 +94,7 @@ class ClassSpec:
 
 @dataclass(frozen=True)
 class StepCoefficients:
-    """Seconds of a scheduler step; see `simlab.engine.replica.step_seconds`.
+    """Seconds of a scheduler step; see `simlab.engine.step_time.step_seconds`.
 
     ``knots`` are (tokens, seconds) of a piecewise-linear term in all tokens of the step.
     """
