@@ -18,21 +18,10 @@ from numpy.typing import NDArray
 from simlab.draws import Distribution
 from simlab.engine import ApiSpec, ClassSpec, Engine, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
 from simlab.engine.arrays import log_dtype
+from simlab.workload import Chunk
 
 TICK_S = 2**-9
 """Times that are whole ticks are exact, so that events that should coincide do."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Arrivals as the engine reads them."""
-
-    arrival_s: NDArray[np.float64]
-    prompt_tokens: NDArray[np.int64] | None = None
-    output_tokens: NDArray[np.int64] | None = None
-    segment_ptr: NDArray[np.int64] | None = None
-    segment_id: NDArray[np.int64] | None = None
-    segment_tokens: NDArray[np.int64] | None = None
 
 
 @dataclass

@@ -4,49 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from small_worlds import Feed, traced
 
 from simlab.engine import ClassSpec, Engine, PoolSpec, StepCoefficients, WorldSpec
 
 END_S = 1e9
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Requests of one priority, as a feed's only chunk."""
-
-    arrival_s: NDArray[np.float64]
-    prompt_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
-    segment_ptr: NDArray[np.int64]
-    segment_id: NDArray[np.int64]
-    segment_tokens: NDArray[np.int64]
-
-
-class Feed:
-    """Brings its chunk once."""
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        chains = [row.get("segments", ()) for row in rows]
-        flat = np.array([pair for chain in chains for pair in chain], np.int64).reshape(-1, 2)
-        self._chunks = [
-            Chunk(
-                arrival_s=np.array([row["arrival_s"] for row in rows], np.float64),
-                prompt_tokens=np.array([row["prompt_tokens"] for row in rows], np.int64),
-                output_tokens=np.array([row["output_tokens"] for row in rows], np.int64),
-                segment_ptr=np.cumsum([0] + [len(chain) for chain in chains]).astype(np.int64),
-                segment_id=flat[:, 0].copy(),
-                segment_tokens=flat[:, 1].copy(),
-            )
-        ]
-        self.segmented = len(flat) > 0
-
-    def next_chunk(self) -> Chunk | None:
-        return self._chunks.pop() if self._chunks else None
 
 
 def serve_by_priority(
@@ -56,13 +22,21 @@ def serve_by_priority(
     pace = limits["step_time"]
     levels = sorted({row["priority"] for row in requests})
     members = [[i for i, row in enumerate(requests) if row["priority"] == level] for level in levels]
-    feeds = [Feed([requests[i] for i in rows]) for rows in members]
+    chunks = [
+        traced(
+            [
+                (row["arrival_s"], row["prompt_tokens"], row["output_tokens"], row.get("segments", ()))
+                for row in (requests[i] for i in rows)
+            ]
+        )
+        for rows in members
+    ]
     logs: list[NDArray[Any]] = []
     engine = Engine(
         WorldSpec(
             classes=[
-                ClassSpec(content=0, feed=feed, segmented=feed.segmented, priority=level)
-                for feed, level in zip(feeds, levels, strict=True)
+                ClassSpec(content=0, feed=Feed([chunk]), segmented=bool(len(chunk.segment_id)), priority=level)
+                for chunk, level in zip(chunks, levels, strict=True)
             ],
             backends=[
                 PoolSpec(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from small_worlds import Chunk, Plan, Run, arrivals, run, traced
+from small_worlds import Plan, Run, arrivals, run, traced
 
 from simlab.draws import Distribution
 from simlab.engine import ApiSpec, ClassSpec, Engine, GatewaySpec, PoolSpec, StepCoefficients
 from simlab.engine import arrays as a
+from simlab.workload import Chunk
 
 fixed = Distribution.fixed
 API = ApiSpec(fixed(0.25), fixed(0.0))

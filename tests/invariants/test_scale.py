@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_worlds import Chunk, Plan, arrivals, run, small_world
+from small_worlds import Plan, arrivals, run, small_world
 
 from simlab.draws import Distribution
 from simlab.engine import ApiSpec, ClassSpec, PoolSpec, StepCoefficients
+from simlab.workload import Chunk
 
 STEP = StepCoefficients(
     base_s=0.01,

@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from small_worlds import Feed
 
 from simlab.draws import Distribution
 from simlab.engine import ApiSpec, ClassSpec, Engine, PoolSpec, StepCoefficients, WorldSpec
+from simlab.workload import Chunk
 
 SEEDS = range(10)
 CHUNK = 65536
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Arrivals with their lengths, without shared prefixes."""
-
-    arrival_s: NDArray[np.float64]
-    prompt_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
-    segment_ptr: None = None
-    segment_id: None = None
-    segment_tokens: None = None
-
-
-class Feed:
-    """Brings given arrivals in chunks."""
-
-    def __init__(self, arrival_s: NDArray[np.float64], output_tokens: NDArray[np.int64]) -> None:
-        self._rest = (arrival_s, output_tokens)
-
-    def next_chunk(self) -> Chunk | None:
-        arrival_s, output_tokens = (column[:CHUNK] for column in self._rest)
-        if not len(arrival_s):
-            return None
-        self._rest = (self._rest[0][CHUNK:], self._rest[1][CHUNK:])
-        return Chunk(arrival_s, np.ones(len(arrival_s), np.int64), output_tokens)
+def arriving(arrival_s: NDArray[np.float64], output_tokens: NDArray[np.int64]) -> Feed:
+    """Requests with one prompt token each, in chunks as long as a stream's."""
+    parts = [slice(at, at + CHUNK) for at in range(0, len(arrival_s), CHUNK)]
+    return Feed([Chunk(arrival_s[p], np.ones(len(arrival_s[p]), np.int64), output_tokens[p]) for p in parts])
 
 
 def poisson(rate_rps: float, n: int, seed: int) -> NDArray[np.float64]:
@@ -76,7 +57,7 @@ def serve(
     rows: list[NDArray[Any]] = []
     horizon_s = float(arrival_s[-1]) + 1.0
     spec = WorldSpec(
-        classes=[ClassSpec(feed=Feed(arrival_s, tokens))],
+        classes=[ClassSpec(feed=arriving(arrival_s, tokens))],
         backends=[station],
         horizon_s=horizon_s,
         window_s=horizon_s,

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from queueing import Feed, agree, api, poisson, replica, serve, settled
+from queueing import agree, api, arriving, poisson, replica, serve, settled
 
 from simlab.draws import Distribution
 from simlab.engine import ClassSpec, Engine, PoolSpec, StepCoefficients, WorldSpec
@@ -39,7 +39,7 @@ def test_littles_law_holds_on_the_path(rate_rps: float, max_num_seqs: int) -> No
     log = serve(station, arrival_s, tokens)
     end_s = float(log["finish_s"].max()) + 1.0
     spec = WorldSpec(
-        classes=[ClassSpec(feed=Feed(arrival_s, tokens))], backends=[station], horizon_s=end_s, window_s=end_s / 7
+        classes=[ClassSpec(feed=arriving(arrival_s, tokens))], backends=[station], horizon_s=end_s, window_s=end_s / 7
     )
     engine = Engine(spec)
     engine.advance(end_s)
