@@ -82,12 +82,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted set-up: its profile and, row by row, log(simulated / measured) when that row was left out."""
+    """A fitted set-up and its profile."""
 
     setup: Setup
     profile: Profile
-    left_out_ttft: Floats
-    left_out_tpot: Floats
 
 
 def read_setups(data: Path) -> list[Setup]:
@@ -270,7 +268,7 @@ def fit(setup: Setup) -> Fit:
         date=setup.newest,
         notes=notes(setup, best),
     )
-    return Fit(setup, profile, out_ttft, out_tpot)
+    return Fit(setup, profile)
 
 
 def notes(setup: Setup, best: Solution) -> str:
