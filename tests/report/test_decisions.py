@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -119,3 +120,15 @@ def test_nothing_to_draw_without_a_plan_that_holds() -> None:
     assert of_break_even.figures(found) == {}
     assert of_break_even.points_csv(found) == "tokens_per_month\n"
     assert "cannot meet the SLO" in page_text(of_break_even.page(found))
+
+
+def test_every_field_of_the_json_is_documented(compared: Comparison, crossed: BreakEven) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "decisions.md").read_text(encoding="utf-8")
+    of_first, of_second = (
+        set(re.findall(r"`(\w+)`", page.split(f"### The JSON of a {what}\n")[1].split("\n#")[0]))
+        for what in ("comparison", "break-even")
+    )
+    plain = compared.to_dict()
+    assert of_first >= set(plain) | set(plain["differences"]["pool"]["cost_usd"])
+    whole = crossed.to_dict()
+    assert of_second >= set(whole) | set(whole["first"]) | set(whole["steps"][0]) | set(whole["points"][0])
