@@ -36,6 +36,7 @@ class Case:
         runs: measurements unless the command line says otherwise.
         target_rps, target_s, target_mib: what is wanted, at least or at most; None: nothing.
         fresh_cache: start without compiled code.
+        fine: exit codes of a process that worked.
     """
 
     benchmark: str
@@ -48,6 +49,7 @@ class Case:
     target_s: float | None = None
     target_mib: float | None = None
     fresh_cache: bool = False
+    fine: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)

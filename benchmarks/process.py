@@ -14,8 +14,6 @@ from benchmarks.case import Case, Sample
 
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _MIB = 1 << 20
-_FINE = (0, 1)
-"""Exit codes of a run that worked; 1: the plan misses an objective."""
 
 
 class CaseError(Exception):
@@ -54,7 +52,7 @@ def measure(case: Case, tree: Path, scale: float, more: Mapping[str, str] | None
         wall_s = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         err.seek(0)
-        if process.returncode not in _FINE:
+        if process.returncode not in case.fine:
             raise CaseError(f"{case.benchmark}, {case.name}: exit code {process.returncode}\n{err.read()}")
         out.seek(0)
         report = case.read(out.read())

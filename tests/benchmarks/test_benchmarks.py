@@ -62,6 +62,11 @@ def test_a_failing_case_says_what_it_said() -> None:
         measure(python("import sys; print('no luck', file=sys.stderr); sys.exit(3)"), ROOT, 1.0)
 
 
+def test_a_worker_that_breaks_is_not_a_plan_that_misses_its_objectives() -> None:
+    with pytest.raises(CaseError, match="exit code 1"):
+        measure(python("raise RuntimeError"), ROOT, 1.0)
+
+
 def test_seventy_percent_is_below_what_the_replicas_can_do() -> None:
     capacity = replicas.capacity_rps("no prefix caching", 4000)
     # With full batches of 256 a request of 690 + 180 tokens costs its prefill, its share of 180 steps, its context.
@@ -165,3 +170,20 @@ def test_against_measures_both_sides(repository: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| oracle-size |") == 2
     assert done.stdout.count("×") == 6
+    assert "not measured" not in done.stdout
+
+
+def test_against_goes_on_when_the_old_code_cannot(repository: Path) -> None:
+    library = repository / "simlab" / "workload"
+    library.rename(library.with_name("traffic"))
+    me = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run(["git", *me, "commit", "-q", "-a", "-m", "broken"], cwd=repository, check=True)
+    subprocess.run(["git", "tag", "broken"], cwd=repository, check=True)
+    library.with_name("traffic").rename(library)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "arrivals", "--scale", "1e-5", "--runs", "1", "--against", "broken"],
+        cwd=repository, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not measured: arrivals, ") == 3
+    assert "No module named 'simlab.workload'" in done.stdout
