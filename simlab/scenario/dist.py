@@ -132,25 +132,25 @@ def _bare(raw: Any) -> Any:
     return {"kind": "fixed", "value": raw} if isinstance(raw, int | float | str) and not isinstance(raw, bool) else raw
 
 
-SecondsDist = Annotated[
-    Fixed[Seconds] | Exponential[Seconds] | Lognormal[Seconds] | Empirical[Seconds],
-    Field(discriminator="kind"),
-    BeforeValidator(_bare),
+_SecondsKinds = Annotated[
+    Fixed[Seconds] | Exponential[Seconds] | Lognormal[Seconds] | Empirical[Seconds], Field(discriminator="kind")
 ]
-"""A duration that varies, in seconds."""
-
-TokensDist = Annotated[
+_TokensKinds = Annotated[
     Fixed[TokenCount] | Exponential[TokenCount] | Geometric[TokenCount] | Lognormal[TokenCount] | Empirical[TokenCount],
     Field(discriminator="kind"),
-    BeforeValidator(_bare),
 ]
-"""A number of tokens that varies."""
-
-NumberDist = Annotated[
+_NumberKinds = Annotated[
     Fixed[Number] | Exponential[Number] | Geometric[Number] | Lognormal[Number] | Empirical[Number],
     Field(discriminator="kind"),
-    BeforeValidator(_bare),
 ]
+
+SecondsDist = Annotated[_SecondsKinds, BeforeValidator(_bare, json_schema_input_type=Seconds | _SecondsKinds)]
+"""A duration that varies, in seconds."""
+
+TokensDist = Annotated[_TokensKinds, BeforeValidator(_bare, json_schema_input_type=TokenCount | _TokensKinds)]
+"""A number of tokens that varies."""
+
+NumberDist = Annotated[_NumberKinds, BeforeValidator(_bare, json_schema_input_type=Number | _NumberKinds)]
 """A plain number that varies, such as the turns of a conversation."""
 
 Dist = SecondsDist | TokensDist | NumberDist

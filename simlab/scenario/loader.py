@@ -68,7 +68,7 @@ def scenario_from_dict(data: Mapping[str, Any], *, variant: str | None = None, s
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a scenario file, with units (``x-unit``), descriptions and defaults."""
-    schema = Scenario.model_json_schema(by_alias=True)
+    schema = _with_short_names(Scenario.model_json_schema(by_alias=True))
     schema["properties"]["extends"] = {
         "type": "string",
         "title": "Extends",
@@ -76,6 +76,23 @@ def json_schema() -> dict[str, Any]:
         "lists and values replaced, a named entry set to null removed",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "simlab scenario"}
+
+
+def _with_short_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with each definition under its title: pydantic spells out the arguments of generic ones."""
+    names = {name: definition["title"] for name, definition in schema["$defs"].items()}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: renamed(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [renamed(child) for child in value]
+        if isinstance(value, str) and value.startswith("#/$defs/"):
+            return f"#/$defs/{names[value.removeprefix('#/$defs/')]}"
+        return value
+
+    definitions = {names[name]: renamed(definition) for name, definition in schema["$defs"].items()}
+    return {**renamed({key: value for key, value in schema.items() if key != "$defs"}), "$defs": definitions}
 
 
 def _read(path: str | Path) -> tuple[Node, Path]:
