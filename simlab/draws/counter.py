@@ -21,6 +21,7 @@ _S27 = np.uint64(27)
 _S31 = np.uint64(31)
 _S11 = np.uint64(11)
 _TWO_53 = 1.0 / 9007199254740992.0
+_BELOW_1 = 1.0 - _TWO_53
 
 
 @kernel
@@ -44,7 +45,8 @@ def key(a: int | np.uint64, b: int | np.uint64) -> np.uint64:
 @kernel
 def uniform(k: np.uint64) -> float:
     """The uniform number of a key, in the open interval (0, 1): 53 random bits, centred."""
-    return (np.float64(np.uint64(k) >> _S11) + 0.5) * _TWO_53
+    # The half rounds the last of the 2^53 numbers up to 1, where quantiles are infinite.
+    return min((np.float64(np.uint64(k) >> _S11) + 0.5) * _TWO_53, _BELOW_1)
 
 
 @kernel
