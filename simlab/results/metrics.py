@@ -54,7 +54,7 @@ METRICS: dict[str, Metric] = {
         Metric("retries", "attempts", "attempts after a task's first, after warm-up"),
         Metric("rate_limited", "attempts", "attempts answered 429, whole run"),
         Metric("timed_out", "attempts", "attempts the gateway gave up, whole run"),
-        Metric("rejected", "attempts", "attempts a full backend turned away, whole run"),
+        Metric("rejected", "attempts", "attempts turned away as longer than a pool's context or KV cache, whole run"),
         Metric("cost_usd", "USD", "the bill of the whole run, warm-up included"),
         Metric("cost_usd_per_month", "USD/month", "the bill, stretched to a month of 730 h"),
         Metric("cost_per_success_usd", "USD/task", "the bill / tasks that succeeded in the whole run"),

@@ -33,7 +33,9 @@ class Api(Model):
     concurrency: Annotated[Count, Field(ge=1)] | None = Field(
         None, description="requests the endpoint works on at once; none: no limit"
     )
-    when_full: Literal["queue", "reject"] = Field("queue", description="what happens to a request above `concurrency`")
+    when_full: Literal["queue", "reject"] = Field(
+        "queue", description="a request above `concurrency` waits, or is answered 429 (outcome rate_limit)"
+    )
     rpm: Annotated[PerMinute, Field(gt=0)] | None = Field(
         None, description="requests a minute, then 429 (a token bucket of one minute); none: no limit"
     )
