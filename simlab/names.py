@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import TypeVar
 
 from simlab.errors import InputError, Problem
@@ -18,6 +18,11 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     ['llama-3.1-8b']
     """
     return get_close_matches(name.strip().lower(), list(known), n=count, cutoff=0.5)
+
+
+def likeness(name: str, known: str) -> float:
+    """How alike two names are, from 0 to 1, as `nearest` judges it."""
+    return SequenceMatcher(None, known, name.strip().lower()).ratio()
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, repair: str = "") -> InputError:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 from simlab.errors import Problem
-from simlab.names import nearest
+from simlab.names import likeness, nearest
 from simlab.scenario.base import CHECKS, Fault
 from simlab.scenario.tree import Key, Node
 
@@ -181,7 +181,9 @@ def _unknown_key(key: str, fields: dict[str, FieldInfo], root: Node, path: Loc) 
     """The message for a key the model does not have, and the key that was probably meant."""
     written = _raw(root, path[:-1])
     free = [name for name in fields if not (isinstance(written, dict) and name in written)]
-    near = nearest(key, free, count=1) or nearest(key, list(fields), count=1)
+    best = nearest(key, list(fields), count=1)
+    # Of names about as near, one that is not there yet is more likely to be meant.
+    near = [name for name in nearest(key, free, count=1) if likeness(key, name) > likeness(key, best[0]) - 0.1] or best
     hint = f"did you mean {near[0]!r}? Allowed" if near else "allowed"
     return f"unknown key {key!r}; {hint}: {', '.join(fields)}", near[0] if near else None
 

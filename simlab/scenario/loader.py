@@ -35,8 +35,9 @@ def load(path: str | Path, *, variant: str | None = None, sets: Sequence[str] = 
     Raises:
         ScenarioError: with all the problems of the file, its bases, the variant and the changes at once.
     """
-    root, source = _read(path)
-    scenario = _finish(root, variant, sets, str(path))
+    found: list[Problem] = []
+    root, source = _read(path, found)
+    scenario = _finish(root, variant, sets, str(path), found)
     scenario._source = source
     return scenario
 
@@ -47,7 +48,7 @@ def variants_of(path: str | Path) -> list[str]:
     Raises:
         ScenarioError: the file cannot be read as YAML.
     """
-    root, _ = _read(path)
+    root, _ = _read(path, [])
     node = root.child("variants")
     return list(node.value) if node is not None and isinstance(node.value, dict) else []
 
@@ -63,7 +64,7 @@ def scenario_from_dict(data: Mapping[str, Any], *, variant: str | None = None, s
     Raises:
         ScenarioError: with all problems at once (without line numbers: there are none).
     """
-    return _finish(tree.from_plain(data, ""), variant, sets, "")
+    return _finish(tree.from_plain(data, ""), variant, sets, "", [])
 
 
 def json_schema() -> dict[str, Any]:
@@ -95,7 +96,7 @@ def _with_short_names(schema: dict[str, Any]) -> dict[str, Any]:
     return {**renamed({key: value for key, value in schema.items() if key != "$defs"}), "$defs": definitions}
 
 
-def _read(path: str | Path) -> tuple[Node, Path]:
+def _read(path: str | Path, found: list[Problem]) -> tuple[Node, Path]:
     file = locate(path)
     if not file.exists():
         name = Path(path).stem
@@ -103,15 +104,15 @@ def _read(path: str | Path) -> tuple[Node, Path]:
         hint = f"did you mean the bundled {near[0]!r}? " if near else ""
         message = f"there is no such file; {hint}Bundled scenarios: {', '.join(bundled()) or 'none'}"
         raise ScenarioError([Problem(str(path), "", message)])
-    root = _with_base(file, str(path), ())
+    root = _with_base(file, str(path), (), found)
     if isinstance(root.value, dict) and "name" not in root.value:
         root.value["name"] = Node(file.stem, root.where, root.where)
     return root, file
 
 
-def _with_base(file: Path, shown: str, above: tuple[Path, ...]) -> Node:
+def _with_base(file: Path, shown: str, above: tuple[Path, ...], found: list[Problem]) -> Node:
     """The tree of a file, merged onto what it extends."""
-    root = read_file(file, shown)
+    root = read_file(file, shown, found)
     base = root.value.pop("extends", None) if isinstance(root.value, dict) else None
     if base is None:
         return root
@@ -125,7 +126,7 @@ def _with_base(file: Path, shown: str, above: tuple[Path, ...]) -> Node:
     if not target.is_file():
         message = f"read {base.value!r}; there is no such file beside {shown} (the path is relative to this file)"
         raise ScenarioError([Problem(base.where, "extends", message)])
-    return tree.merge(_with_base(target, str(Path(shown).parent / base.value), stack), root)
+    return tree.merge(_with_base(target, str(Path(shown).parent / base.value), stack, found), root)
 
 
 def _apply_variant(root: Node, variant: str, shown: str) -> list[Problem]:
@@ -161,9 +162,8 @@ def _apply_set(root: Node, item: str) -> list[Problem]:
     return list(tree.override(root, path.strip(), tree.from_plain(value, where)))
 
 
-def _finish(root: Node, variant: str | None, sets: Sequence[str], shown: str) -> Scenario:
-    """Applies the variant and the changes, and reads what comes out."""
-    found: list[Problem] = []
+def _finish(root: Node, variant: str | None, sets: Sequence[str], shown: str, found: list[Problem]) -> Scenario:
+    """Applies the variant and the changes, and reads what comes out; ``found`` holds what is known to be wrong."""
     before = _apply_sets(root, sets)
     if variant is None:
         found += chain.from_iterable(before)
@@ -194,13 +194,14 @@ def _readable(data: Mapping[str, Any]) -> Outline:
     gateway = data.get("gateway")
     routes = gateway.get("routes") if isinstance(gateway, Mapping) else None
     operations = data.get("operations")
+    horizon_s = _valid(Seconds, data.get("horizon", Scenario.model_fields["horizon"].default))
     return Outline(
         classes=keys(data, "workload"),
         pools=keys(data, "pools"),
         apis=keys(data, "apis"),
         routes=[_valid(Route, route) for route in routes] if isinstance(routes, list) else [],
         operations=[_valid(Operation, item) for item in operations] if isinstance(operations, list) else [],
-        horizon_s=_valid(Seconds, data.get("horizon", Scenario.model_fields["horizon"].default)),
+        horizon_s=horizon_s if horizon_s is not None and horizon_s > 0 else None,
         warmup_s=_valid(Seconds, data.get("warmup", 0.0)),
         window_s=_valid(Seconds, data["window"]) if data.get("window") is not None else None,
     )

@@ -22,12 +22,14 @@ MAX_DEPTH = 60
 _TAG = "tag:yaml.org,2002:"
 
 
-def read_file(path: Path, shown: str) -> Node:
+def read_file(path: Path, shown: str, found: list[Problem] | None = None) -> Node:
     """The tree of a file.
 
     Args:
         path: the file.
         shown: its name in messages.
+        found: takes keys that are written twice, so that they are reported beside what else is wrong; without it they
+            are raised.
 
     Raises:
         ScenarioError: it cannot be read, is too large, is not UTF-8, or is not YAML with a mapping at its top.
@@ -47,7 +49,7 @@ def read_file(path: Path, shown: str) -> Node:
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
         message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
         raise ScenarioError([Problem(f"{shown}:{line}:{column}", "", message)]) from None
-    node = read_text(text, shown)
+    node = read_text(text, shown, found)
     if not isinstance(node.value, dict):
         kind = "nothing" if node.value is None else "a list" if isinstance(node.value, list) else repr(node.value)
         message = f"read {kind}; a scenario is a mapping of keys to values (see `simlab new quickstart`)"
@@ -55,8 +57,8 @@ def read_file(path: Path, shown: str) -> Node:
     return node
 
 
-def read_text(text: str, shown: str) -> Node:
-    """The tree of YAML text; an empty text is a null.
+def read_text(text: str, shown: str, found: list[Problem] | None = None) -> Node:
+    """The tree of YAML text; an empty text is a null. ``found`` is as for `read_file`.
 
     Raises:
         ScenarioError: the text is not YAML, or holds what a scenario must not; all such places at once.
@@ -79,10 +81,12 @@ def read_text(text: str, shown: str) -> Node:
         return Node(None, f"{shown}:1:1", f"{shown}:1:1")
     builder = _Builder(shown)
     tree = builder.build(root, "", 0)
-    if builder.problems:
-        raise ScenarioError(builder.problems)
+    problems = [*builder.problems, *builder.doubles]
+    if builder.problems or (problems and found is None):
+        raise ScenarioError(problems)
+    if found is not None:
+        found += builder.doubles
     return tree
-
 
 
 class _Builder:
@@ -91,6 +95,7 @@ class _Builder:
     def __init__(self, shown: str) -> None:
         self.shown = shown
         self.problems: list[Problem] = []
+        self.doubles: list[Problem] = []
         self._count = 0
         self._full = False
 
@@ -132,7 +137,7 @@ class _Builder:
             child = self.build(value_node, here, depth + 1)
             if key in children:
                 first = children[key].key_where.removeprefix(self.shown + ":")
-                self.problems.append(
+                self.doubles.append(
                     Problem(where, here.lstrip("."), f"{key!r} is written twice (first at {first}); keep one of them")
                 )
                 continue

@@ -100,7 +100,14 @@ CASES = [
     Case("merge-needs-mapping", "workload:\n  <<: 3\n"),
     changed("duplicate-key", ("    gpu: h100-sxm\n", "    gpu: h100-sxm\n    gpu: h200-sxm\n")),
     changed("duplicate-class", ("  replay:\n", "  chat:\n")),
+    changed(
+        "duplicates-and-more",
+        ("  replay:\n", "  chat:\n"),
+        ("    gpu: h", "    gpu: x\n    gpu: h"),
+        ("tp: 4", "tp: 0"),
+    ),
     # --- keys
+    changed("typo-beside-the-right-key", ("horizon: 1h", "horizon: 1h\nhorizn: 1h")),
     changed("typo-top", ("horizon: 1h", "horizn: 1h")),
     changed("typo-section", ("pools:\n", "pool:\n")),
     changed("typo-field", ("      rate: 12/s", "      rat: 12/s")),
