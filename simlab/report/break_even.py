@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simlab.decide.break_even import BreakEven, Crossing
+from simlab.decide.answer import BreakEven, Crossing
 from simlab.report.figures import PALETTE, figure_of, inked, tidy
 from simlab.report.view import Page, Table, made_of
 from simlab.results import words

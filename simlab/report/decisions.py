@@ -10,7 +10,7 @@ from simlab.report import comparison as of_comparison
 from simlab.report.html import page_html
 
 if TYPE_CHECKING:
-    from simlab.decide.break_even import BreakEven
+    from simlab.decide.answer import BreakEven
     from simlab.decide.compare import Comparison
 
 

@@ -11,7 +11,7 @@ from plain_plan import plan
 
 import simlab
 from simlab import assemble
-from simlab.decide.break_even import BreakEven, Luck
+from simlab.decide.answer import BreakEven, Luck
 from simlab.decide.capacity import TOLERANCE, Staircase, most
 from simlab.decide.sides import sides
 from simlab.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 from plain_plan import plan
 
 import simlab
-from simlab.decide.break_even import BreakEven
+from simlab.decide.answer import BreakEven
 from simlab.decide.compare import Comparison
 from simlab.decide.difference import SAME, Difference
 from simlab.report import break_even as of_break_even
