@@ -308,7 +308,7 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON values, as `simlab.results.schema.RESULT_SCHEMA` describes."""
+        """The result as plain JSON values, as `simlab.results.schema.result_schema` describes."""
         data = {
             "schema_version": SCHEMA_VERSION,
             "simlab_version": simlab.__version__,
