@@ -244,7 +244,6 @@ def collect(engine: Engine, scenario: Scenario, seed: int) -> m.Measurements:
         class_names=tuple(scenario.workload),
         class_features=tuple(cls.feature for cls in scenario.workload.values()),
         backend_names=scenario.backends,
-        backend_kinds=("pool",) * len(scenario.pools) + ("api",) * len(scenario.apis),
         tenants_of_class=tuple(cls.tenants.count for cls in scenario.workload.values()),
         cells=_table(w.cells, m.CELL_DTYPE),
         tasks=tasks[0],

@@ -205,7 +205,6 @@ def measurements(
         class_names=("chat", "summaries"),
         class_features=("assistant", "reports"),
         backend_names=("h100", "frontier-api"),
-        backend_kinds=("pool", "api"),
         tenants_of_class=tenants,
         cells=cells,
         tasks=tasks(late),

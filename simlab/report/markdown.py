@@ -1,21 +1,16 @@
-"""A result as Markdown, for a pull request or a wiki, and its metrics as CSV."""
+"""A page as Markdown, for a pull request or a wiki, and a result's metrics as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from simlab.report.view import Page, Table, page
+from simlab.report.view import Page, Table
 from simlab.results import Result
 
 
-def markdown(result: Result) -> str:
-    """The result as GitHub-flavoured Markdown: headline, verdict, tables, assumptions."""
-    return page_markdown(page(result, full=True))
-
-
 def page_markdown(shown: Page) -> str:
-    """A page as GitHub-flavoured Markdown."""
+    """A page as GitHub-flavoured Markdown: headline, remarks, tables, assumptions."""
     parts = [f"**{_escaped(shown.headline)}**"]
     if shown.remarks:
         parts.append("\n".join(f"- {_escaped(sentence)}" for _, sentence in shown.remarks))

@@ -134,7 +134,6 @@ class Measurements:
         class_names: C names, in file order.
         class_features: C names of the feature each class belongs to.
         backend_names: B names, pools before APIs, in file order.
-        backend_kinds: B times ``"pool"`` or ``"api"``.
         tenants_of_class: number of tenants of each class.
         cells: `CELL_DTYPE`, [T × B] in any order, whole horizon.
         tasks: `TASK_DTYPE`, [C], tasks that arrived after warm-up.
@@ -157,7 +156,6 @@ class Measurements:
     class_names: tuple[str, ...]
     class_features: tuple[str, ...]
     backend_names: tuple[str, ...]
-    backend_kinds: tuple[str, ...]
     tenants_of_class: tuple[int, ...]
     cells: NDArray[Any]
     tasks: NDArray[Any]
@@ -193,12 +191,6 @@ def bucket_values(*, coarse: bool = False) -> NDArray[np.float64]:
         return np.asarray(2.0 * HIST_LOW_S * HIST_GAMMA ** np.arange(HIST_BUCKETS) / (1.0 + HIST_GAMMA), np.float64)
     upper = HIST_LOW_S * HIST_GAMMA ** (COARSE_FACTOR * np.arange(COARSE_BUCKETS) + COARSE_FACTOR - 1)
     return np.asarray(2.0 * upper / (1.0 + HIST_GAMMA**COARSE_FACTOR), np.float64)
-
-
-def coarsen(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Fine histograms [..., HIST_BUCKETS] as coarse ones [..., COARSE_BUCKETS]."""
-    parts = counts.reshape(*counts.shape[:-1], COARSE_BUCKETS, COARSE_FACTOR)
-    return np.asarray(parts.sum(axis=-1), np.int64)
 
 
 def histogram_quantile(counts: NDArray[np.int64], q: float) -> float:

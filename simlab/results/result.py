@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import simlab
 from simlab.results import words
 from simlab.results.batches import half_widths
-from simlab.results.breakdown import KEYS, UNUSED, labels, rows_of
+from simlab.results.breakdown import KEYS, UNUSED, rows_of
 from simlab.results.facts import BackendFacts, ScenarioLike
 from simlab.results.interval import Estimate, around, student
 from simlab.results.ledger import HOURS_PER_MONTH, MONEY, ledger
@@ -346,10 +346,6 @@ class Result:
     def to_json(self) -> str:
         """The result as JSON text; undefined numbers are null."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def labels(self, key: str) -> list[str]:
-        """The names that a key of `by` can take, in order."""
-        return labels(self.measurements[0], key)
 
 
 def finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ import synthetic_run
 
 from simlab.report import figures, view
 from simlab.report.html import html
-from simlab.report.markdown import markdown, metrics_csv
+from simlab.report.markdown import metrics_csv, page_markdown
 from simlab.report.text import WIDTH, fitting, text
 from simlab.results import Result, words
 
@@ -100,7 +100,7 @@ def test_csv_has_every_metric_at_full_precision() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_markdown_tables_are_rectangular(kind: str) -> None:
-    found = markdown(KINDS[kind])
+    found = page_markdown(view.page(KINDS[kind], full=True))
     blocks = re.findall(r"(?:^\|.*\|\n)+", found, re.MULTILINE)
     assert len(blocks) == len(view.tables(KINDS[kind], full=True))
     for block in blocks:
