@@ -6,7 +6,7 @@ import pytest
 
 from simlab.lint import lint
 from simlab.lint.capacity import Mix, alone_s, mix, replica_rps
-from simlab.profiles import StepTime, kv_blocks, model
+from simlab.profiles import StepTime, kv_blocks, model, select
 from simlab.scenario import bundled, scenario_from_dict, variants_of
 from simlab.scenario import load as load_scenario
 
@@ -121,6 +121,16 @@ def test_kv_cache_memory_and_kv_blocks_say_the_same():
     by_bytes = message("pools.local.max_model_len", f"pools.local.kv_cache_memory={blocks * 16 * per_token}")
     assert by_bytes == message("pools.local.max_model_len", f"pools.local.kv_blocks={blocks}")
     assert kv_blocks("llama-3.1-70b", "h100-sxm", 4, "fp8") > blocks
+
+
+def test_a_kv_cache_in_fp8_holds_what_a_run_puts_there():
+    """The measured profile ran with an FP8 cache, half the bytes of a BF16 one."""
+    pool = {"model": "gpt-oss-120b", "gpu": "b200-sxm", "tp": 1, "precision": "fp4"}
+    assert select(pool["model"], pool["gpu"], 1, "fp4").kv_precision == "fp8"
+    blocks = 500
+    memory = blocks * 16 * model("gpt-oss-120b").kv_bytes_per_token("fp8")
+    by_bytes = message("pools.local.max_model_len", pools={"local": pool | {"kv_cache_memory": memory}})
+    assert by_bytes == message("pools.local.max_model_len", pools={"local": pool | {"kv_blocks": blocks}})
 
 
 def test_capacity_with_a_constant_step_is_batch_over_output():
