@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from simlab.report.view import Page
+    from simlab.simulation import Progress as Report
 
 
 class Format(StrEnum):
@@ -24,13 +25,6 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MD = "md"
-
-
-class ProgressCall(Protocol):
-    """What a simulation calls while it runs: how much is done of how much, and what it is busy with."""
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:  # noqa: D102
-        ...
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
@@ -82,7 +76,7 @@ def rendered(format_: Format, page: Callable[[bool], Page], json: Callable[[], s
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[ProgressCall]:
+def progress_bar(quiet: bool) -> Iterator[Report]:
     """What to call while working: a bar on a terminal; elsewhere one line to stderr for each new note."""
     if quiet:
         yield lambda done, total, note="": None
