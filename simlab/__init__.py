@@ -30,3 +30,8 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'simlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, the functions that are not loaded yet included: so that an editor can offer them."""
+    return sorted({*globals(), *_PUBLIC})

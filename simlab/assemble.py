@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,18 +53,28 @@ def backends(scenario: Scenario) -> Backends:
     }
     pools, problems = [], []
     for name, pool in scenario.pools.items():
+        unknown = list(_unknown_names(name, pool))
         try:
-            pools.append(_pool(name, pool, ordered[name], scenario))
+            if not unknown:
+                pools.append(_pool(name, pool, ordered[name], scenario))
         except InputError as error:
-            where = str(scenario.source or "")
-            problems += [
-                Problem(found.where or where, found.path or f"pools.{name}", found.message) for found in error.problems
-            ]
+            unknown = [Problem(found.where, found.path or f"pools.{name}", found.message) for found in error.problems]
+        problems += [replace(found, where=found.where or scenario.place(found.path)) for found in unknown]
     if problems:
         raise InputError(problems)
     apis = [_api(name, api) for name, api in scenario.apis.items()]
     both = pools + apis
     return Backends(tuple(spec for spec, _ in both), tuple(facts for _, facts in both))
+
+
+def _unknown_names(name: str, pool: Pool) -> Iterator[Problem]:
+    """What no table knows of a pool; a pool with a profile of its own may name what it likes."""
+    if pool.profile is None:
+        for field, look_up in (("model", profiles.model), ("gpu", profiles.gpu)):
+            try:
+                look_up(getattr(pool, field))
+            except InputError as error:
+                yield from (Problem("", f"pools.{name}.{field}", found.message) for found in error.problems)
 
 
 def world(scenario: Scenario, ready: Backends, seed: int, *, log_rows: int = 0) -> tuple[WorldSpec, list[str]]:

@@ -21,6 +21,10 @@ def test_no_module_has_the_name_of_a_function(name: str) -> None:
     assert importlib.util.find_spec(f"simlab.{name}") is None
 
 
+def test_they_are_listed_before_they_are_loaded() -> None:
+    assert set(simlab.__all__) <= set(dir(simlab))
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'simulator'"):
         _ = simlab.simulator

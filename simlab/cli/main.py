@@ -5,6 +5,7 @@ Exit codes: 0 fine; 1 the plan misses its objectives or budget, or got worse; 2 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -75,6 +76,10 @@ def run() -> None:
     except Exception as error:
         if _debugging():
             raise
+        limit = _limit_of_the_machine(error)
+        if limit:
+            typer.echo(limit, err=True)
+            sys.exit(2)
         what = " ".join(str(error).split()) or "no message"
         typer.echo(
             f"simlab {__version__} failed; this is a bug of simlab, not of your input: {type(error).__name__}: {what}\n"
@@ -82,6 +87,18 @@ def run() -> None:
             err=True,
         )
         sys.exit(_BUG)
+
+
+def _limit_of_the_machine(error: Exception) -> str:
+    """What to say of an error that is the machine's and nobody's bug; empty for any other."""
+    if isinstance(error, MemoryError):
+        return (
+            "out of memory: more requests were in flight than memory holds; the traffic is far above what the plan can "
+            "serve (see `simlab validate`), or give a shorter horizon or fewer --workers"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'output'}: cannot be written: the disk is full: free some space"
+    return ""
 
 
 def _debugging() -> bool:

@@ -186,6 +186,7 @@ def _finish(root: Node, variant: str | None, sets: Sequence[str], shown: str, fo
     if scenario is None or found:
         raise ScenarioError(in_order(found))
     scenario._variant = variant
+    scenario._tree = root
     return scenario
 
 

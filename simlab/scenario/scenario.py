@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
+from simlab.scenario import tree
 from simlab.scenario.apis import Api
 from simlab.scenario.base import Fault, Model, Name
 from simlab.scenario.gateway import Gateway
@@ -17,6 +18,7 @@ from simlab.scenario.operations import Operation
 from simlab.scenario.outline import Outline, faults
 from simlab.scenario.pools import Pool
 from simlab.scenario.slo import Budget, Slo
+from simlab.scenario.tree import Node
 from simlab.scenario.units import Seconds
 from simlab.scenario.workload import WorkloadClass
 
@@ -66,6 +68,7 @@ class Scenario(Model):
 
     _source: Path | None = PrivateAttr(None)
     _variant: str | None = PrivateAttr(None)
+    _tree: Node | None = PrivateAttr(None)
 
     @property
     def source(self) -> Path | None:
@@ -76,6 +79,17 @@ class Scenario(Model):
     def variant(self) -> str | None:
         """The variant it was read as; None for the scenario as written."""
         return self._variant
+
+    def place(self, path: str) -> str:
+        """Where a field was written, as ``file:line:column``, or the nearest thing around it when it was left out.
+
+        Args:
+            path: keys and list indices joined by dots.
+
+        Returns:
+            The place; empty when the scenario was not read from a file.
+        """
+        return "" if self._tree is None else tree.place(self._tree, path)
 
     @property
     def base_dir(self) -> Path | None:

@@ -148,6 +148,18 @@ def _replace(node: Node, key: str, here: str, value: Node) -> Iterator[Problem]:
         yield _nothing_there(node, key, here, value)
 
 
+def place(root: Node, path: str) -> str:
+    """Where a dotted path was written; of one that was left out, where the nearest thing around it begins."""
+    node, parts = root, path.split(".")
+    while parts:
+        key, parts = _next_key(node, parts)
+        child = _descend(node, key)
+        if child is None:
+            return node.key_where or node.where
+        node = child
+    return node.where
+
+
 def copy(node: Node) -> Node:
     """A tree of its own, to be overridden without touching this one."""
     if isinstance(node.value, dict):

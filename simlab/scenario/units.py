@@ -21,6 +21,8 @@ MONTH_H = 730.0
 MONTH_S = MONTH_H * HOUR_S
 
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)", re.DOTALL)
+_COMPOUND = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµμ]+)\s*")
+_COMPOUND_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?\s*[a-zµμ]+\s*){2,}")
 _MULTIPLIERS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "bn": 1e9, "T": 1e12}
 
 _PERIODS = {
@@ -57,6 +59,7 @@ class Notation:
         scaled: whether ``"1.5k"`` and ``"3M"`` are understood.
         dollar: whether a dollar sign (or "USD") may be written.
         whole: whether the value must be a whole number.
+        compound: whether ``"1h30m"`` is the sum of its parts.
     """
 
     noun: str
@@ -66,6 +69,7 @@ class Notation:
     scaled: bool = False
     dollar: bool = False
     whole: bool = False
+    compound: bool = False
 
     def parse(self, raw: Any) -> float | int:
         """The number meant by ``raw``, in `unit`.
@@ -90,6 +94,9 @@ class Notation:
             body = re.sub(r"^([+-]?)\s*(?:\$|USD)\s*", r"\1", body)
         if body.lower().lstrip("+-.") in ("inf", "infinity", "nan"):
             return math.nan
+        parts = _COMPOUND.findall(body) if self.compound and _COMPOUND_WHOLE.fullmatch(body) else []
+        if parts and all(unit in self.suffixes for _, unit in parts):
+            return math.fsum(self._from_text(f"{number}{unit}") for number, unit in parts)
         match = _NUMBER.fullmatch(body)
         if match is None:
             raise self._refuse()
@@ -127,7 +134,7 @@ def _per(periods: Mapping[str, float], *, stored_s: float) -> dict[str, float]:
 
 
 NOTATIONS: dict[str, Notation] = {
-    "Seconds": Notation("a duration", "s", ("800ms", "30s", "2h", "3d"), _DURATIONS),
+    "Seconds": Notation("a duration", "s", ("800ms", "30s", "2h", "3d"), _DURATIONS, compound=True),
     "Bytes": Notation("a size", "B", ("512MiB", "80GiB", "80GB"), _SIZES),
     "Rate": Notation(
         "a rate", "1/s", ("12/s", "40/min", "3M/day"),

@@ -1,5 +1,6 @@
 """validate, schema and new; exit codes; what is printed where."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -60,6 +61,37 @@ def test_a_bug_is_101_and_asks_to_be_reported(simlab, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate"), "out of memory: more requests were in flight"),
+        (OSError(errno.ENOSPC, "No space left on device"), "output: cannot be written: the disk is full"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_no_bug(simlab, monkeypatch, error, words):
+    def broken(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr("simlab.scenario.load", broken)
+    code, out, err = simlab("validate", "quickstart")
+    assert (code, out) == (2, "")
+    assert err.startswith(words)
+
+
+def test_unknown_names_have_their_place(simlab, tmp_path):
+    text = (ROOT / "scenarios" / "quickstart.yaml").read_text()
+    (tmp_path / "s.yaml").write_text(text.replace("llama-3.1-70b", "lama-70b").replace("h100-sxm", "h10"))
+    line = next(i for i, row in enumerate(text.splitlines(), 1) if "model: llama" in row)
+    code, out, _ = simlab("validate", "s.yaml", "--variant", "selfhost")
+    assert code == 2
+    assert f"s.yaml:{line}:12: error: pools.local.model: unknown model 'lama-70b'; did you mean" in out
+    assert f"s.yaml:{line + 1}:10: error: pools.local.gpu: unknown GPU 'h10'; did you mean" in out
+    code, out, err = simlab("run", "s.yaml", "--replications", "1", "--quiet")
+    assert (code, out) == (2, "")
+    assert f"s.yaml:{line}:12: pools.local.model: unknown model 'lama-70b'; did you mean" in err
+    assert f"s.yaml:{line + 1}:10: pools.local.gpu: unknown GPU 'h10'; did you mean" in err
+
+
 def test_debug_shows_the_traceback(simlab, monkeypatch):
     monkeypatch.setenv("SIMLAB_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["simlab", "validate", "nowhere.yaml"])
@@ -91,7 +123,7 @@ def test_validate_says_which_variants_a_finding_is_about(simlab):
     assert code == 1
     lines = [line for line in out.splitlines() if "pools.local.replicas" in line]
     assert len(lines) == 2
-    assert lines[0].startswith("quickstart: warning: pools.local.replicas: the peak of 54 requests/s needs at least ")
+    assert lines[0].startswith("quickstart:31:15: warning: pools.local.replicas: the peak of 54 requests/s needs at ")
     assert lines[0].endswith("[as written]")
     assert lines[1].endswith("[selfhost]")
 
@@ -101,7 +133,7 @@ def test_validate_json(simlab):
     assert code == 2
     data = json.loads(out)
     assert data["variants"] == [None]
-    assert {"variant", "severity", "path", "message"} == set(data["findings"][0])
+    assert {"variant", "where", "severity", "path", "message"} == set(data["findings"][0])
     assert ("error", "pools.local.gpu") in [(row["severity"], row["path"]) for row in data["findings"]]
 
 

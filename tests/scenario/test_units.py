@@ -14,6 +14,7 @@ WRITTEN = [
     ("Seconds", "800ms", 0.8), ("Seconds", "2h", 7200.0), ("Seconds", "3d", 259200.0), ("Seconds", "1.5 min", 90.0),
     ("Seconds", "5m", 300.0), ("Seconds", "20us", 2e-5), ("Seconds", 3, 3.0), ("Seconds", "1e3", 1000.0),
     ("Seconds", "2 weeks", 1209600.0), ("Seconds", ".5s", 0.5), ("Seconds", "1_000", 1000.0),
+    ("Seconds", "1h30m", 5400.0), ("Seconds", "1d 2h 30min", 95400.0),
     ("Bytes", "80GiB", 80 * 2**30), ("Bytes", "80GB", 8e10), ("Bytes", "512 MiB", 2**29), ("Bytes", "16kB", 16000.0),
     ("Rate", "12/s", 12.0), ("Rate", "40/min", 40 / 60), ("Rate", "3M/day", 3e6 / 86400),
     ("Rate", "1.5k/h", 1500 / 3600),
@@ -43,7 +44,10 @@ def test_written_as_people_write(kind, written, value):
 
 @pytest.mark.parametrize("kind", sorted(set(NOTATIONS) - {"Repeat"}))
 @pytest.mark.parametrize(
-    "written", [True, None, [], "", " ", "five", "3 parsecs", "--3", "3..4", "0x10", "nan", math.nan, "-inf", math.inf]
+    "written",
+    # A comma is refused: "1,200" is 1200 to some and 1.2 to others.
+    [True, None, [], "", " ", "five", "3 parsecs", "1h 3 parsecs", "1,200", "--3", "3..4", "0x10", "nan", math.nan, "-inf",
+     math.inf],
 )
 def test_refused_by_all(kind, written):
     with pytest.raises(ValidationError):
