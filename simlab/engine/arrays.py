@@ -74,7 +74,7 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 
 state_dtype = _record(
-    "free_slot n_slots n_timers arrival_cls need_cls need_segs timeout_head timeout_tail free_seg n_segs "
+    "events free_slot n_slots n_timers arrival_cls need_cls need_segs timeout_head timeout_tail free_seg n_segs "
     "spare_segs window free_ref n_refs log_n in_flight peak_in_flight n_reps",
     "now arrival_t warmup_s window_s window_end",
     "seed",

@@ -189,6 +189,7 @@ def run(w: World, until: float) -> int:
             return DONE
         while t >= state.window_end:
             close_window(w, state.window_end)
+        state.events += 1
         if t > state.now:
             state.now = t
         if arrival_t <= t + TIME_EPS_S:
