@@ -115,7 +115,7 @@ replica_dtype = _record(
 slot_dtype = _record(
     "state cls tenant prompt output attempt backend replica gen computed target out_done out_join g_join blocks refs "
     "n_refs segs seg_tokens tail_shared heap_pos prev next tprev tnext sched admit preempts cached prefilled run "
-    "run_rep aborting session turn turns history seq prio link phase",
+    "run_rep aborting session turn turns history seq prio place link phase",
     "arrival_s started_s first_s last_s ctx_work",
     "task tail",
 )

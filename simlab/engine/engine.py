@@ -237,6 +237,8 @@ class Engine:
             w = w._replace(feed_t=_wider(w.feed_t, n))
         w.feed_t[c, :n] = chunk.arrival_s
         if chunk.prompt_tokens is not None and chunk.output_tokens is not None:
+            if cls.system_tokens or len(cls.document_weights) or cls.turns is not None:
+                raise ValueError("a feed that brings lengths brings its segments too: leave prefix and turns out")
             record["explicit"] = 1
             if w.feed_len.shape[1] < n:
                 w = w._replace(feed_len=_wider(w.feed_len, n))

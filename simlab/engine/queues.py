@@ -81,11 +81,11 @@ def remove_waiting(w: World, r: int, slot: int) -> None:
 
 @kernel
 def queue_by_priority(w: World, r: int, slot: int) -> None:
-    """Waiting order of vLLM's priority policy: lower ``prio`` first, then earlier arrival at the replica."""
+    """Waiting order of vLLM's priority policy: lower ``prio`` first, then who came to the replica first (``place``)."""
     s = slots_of(w)[slot]
     at = reps_of(w)[r].wait_tail
     while at != NONE and (
-        slots_of(w)[at].prio > s.prio or (slots_of(w)[at].prio == s.prio and slots_of(w)[at].started_s > s.started_s)
+        slots_of(w)[at].prio > s.prio or (slots_of(w)[at].prio == s.prio and slots_of(w)[at].place > s.place)
     ):
         at = slots_of(w)[at].prev
     insert_waiting(w, r, slot, at)

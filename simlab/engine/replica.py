@@ -32,6 +32,7 @@ def enqueue(w: World, r: int, slot: int, t: float) -> None:
     be = backends_of(w)[rep.backend]
     s = slots_of(w)[slot]
     s.replica = r
+    s.place = state_of(w).events
     s.computed = 0
     s.target = s.prompt
     s.out_done = 0

@@ -188,14 +188,16 @@ def _admit(w: World, r: int, budget: int) -> int:
         hits = 0
         free_hits = 0
         own = 0
-        if be.caching == 1:
+        # Most requests share nothing: they need not ask the cache.
+        shares = be.caching == 1 and (s.seg_tokens > 0 or s.tail_shared == 1 or s.run != NONE)
+        if shares:
             if s.tail_shared == 1 and s.preempts > 0 and s.session == NONE:
                 name_twins(w, r, slot, -1, 1)
             hits, free_hits, own = lookup(w, r, slot, bs)
         if blocks_for(s.target, bs) - hits + free_hits > rep.free:
             break
         remove_waiting(w, r, slot)
-        if be.caching == 1:
+        if shares:
             hit(w, r, slot, hits, own)
         s.computed = hits * bs
         if s.preempts == 0:
@@ -206,7 +208,7 @@ def _admit(w: World, r: int, budget: int) -> int:
         take(w, r, need)
         s.blocks = hits + need
         s.sched = chunk
-        if be.caching == 1:
+        if shares:
             cache_full(w, r, slot, s.computed + chunk, bs)
         budget -= chunk
         append_running(w, r, slot)
@@ -323,13 +325,22 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
             else:
                 high = middle - 1
         k = low
-    work = chunk * (computed + 0.5 * (chunk + 1))
+    decodes = rep.n_decode
     decode_context = rep.ctx + rep.n_decode
+    prefill = chunk
     context = 0
-    if chunk > 0:
+    if chunk == 1 and slots_of(w)[rep.pf_head].out_done > 0:
+        # Recomputed one token a step: for the model that is decoding.
+        decodes += 1
+        decode_context += computed + 1
+        prefill = 0
+    elif chunk > 0:
         context = computed + chunk
-    rep.step_s = step_seconds(w, rep.backend, rep.n_decode, chunk, decode_context, context, work)
-    rep.step_inc_s = be.decode_context_s * rep.n_decode + be.prefill_context_s * chunk + be.attention_s * chunk * chunk
+    work = prefill * (computed + 0.5 * (prefill + 1))
+    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, decode_context, context, work)
+    rep.step_inc_s = (
+        be.decode_context_s * decodes + be.prefill_context_s * prefill + be.attention_s * prefill * prefill
+    )
     rep.k = k
     rep.chunk = chunk
     rep.mode = DECODE if chunk == 0 else CHUNKS

@@ -109,6 +109,27 @@ def test_the_jump_equals_the_plain_loop(workload: tuple[list[dict[str, Any]], di
         np.testing.assert_allclose(answer[column], plain, rtol=0, atol=TOLERANCE_S, err_msg=column)
 
 
+def test_a_preempted_request_recomputed_token_by_token_is_decoding() -> None:
+    """The budget leaves it one token a step beside the others: for the step time that is a decoding sequence."""
+    rows: list[dict[str, Any]] = [
+        {"arrival_s": 0.0, "prompt_tokens": prompt, "output_tokens": output, "segments": segments}
+        for prompt, output, segments in [
+            (1, 13, [[0, 1]]),
+            (1, 1, [[0, 1]]),
+            (1, 12, [[0, 1]]),
+            (4, 3, [[0, 1], [1, 3]]),
+        ]
+    ]
+    replica = limits(3, 3, 8, 3, True, EXACT)
+    replica.pop("scheduling")
+    expected = pd.DataFrame(twin_replay(rows, **replica).outcomes)
+    answer = replay(pd.DataFrame(rows), **replica)
+    assert expected["preemptions"].sum() > 0
+    for column in COLUMNS:
+        np.testing.assert_allclose(answer[column], expected[column], rtol=0, atol=TOLERANCE_S, err_msg=column)
+
+
+
 @settings(deadline=None)
 @given(workloads())
 def test_the_twin_keeps_its_books(workload: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
