@@ -13,6 +13,7 @@ from simlab.decide.difference import BETTER, WORSE, Difference
 from simlab.report.figures import COST_PARTS, figure_of, inked, tidy
 from simlab.report.view import LATENCY_NAMES, Page, Table, made_of, prices, profiles
 from simlab.results import Result, words
+from simlab.results.metrics import COSTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,9 @@ def _differences(comparison: Comparison, label: str, full: bool) -> Table:
     rows = []
     for name in chosen:
         item = found[name]
-        if not full and (item.change is None or not (item.baseline or item.value)):
+        # A cost that only one of the two lacks is shown as unknown.
+        absent = item.change is None and name not in COSTS
+        if not full and (absent or not (item.baseline or item.value)):
             continue
         rows.append(
             (
@@ -157,8 +160,9 @@ def cost(comparison: Comparison) -> Figure:
         if width.any():
             axis.barh(list(parts), width, left=left, color=colour, label=text, height=0.62)
         left += width
-    for place, total in enumerate(left):
-        axis.annotate(words.usd(total), (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    for place, (total, result) in enumerate(zip(left, comparison.results.values(), strict=True)):
+        text = words.usd(total) if result["cost_usd"].value is not None else "unknown"
+        axis.annotate(text, (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
     axis.invert_yaxis()
     axis.set_xlim(0, float(left.max()) * 1.14 or 1.0)
     axis.set_xlabel("USD a month")
@@ -174,5 +178,5 @@ def _parts(result: Result) -> dict[str, float]:
     run = {
         name: result.values[name].mean() for name in ("api_usd", "gpu_usd", "idle_usd", "operations_usd", "cost_usd")
     }
-    to_month = result.values["cost_usd_per_month"].mean() / run["cost_usd"] if run["cost_usd"] else 0.0
+    to_month = result.values["cost_usd_per_month"].mean() / run["cost_usd"] if run["cost_usd"] > 0 else 0.0
     return {part: float({**run, "busy_usd": run["gpu_usd"] - run["idle_usd"]}[part] * to_month) for part in COST_PARTS}

@@ -175,7 +175,8 @@ def _cost_rows(result: Result, key: str) -> list[dict[str, Any]]:
     """The parts of a month's bill of each name of a key, those that cost nothing left out."""
     rows = []
     for row in result.rows(key):
-        if row["cost_usd"] <= 0:
+        # Not a number where nothing has a price.
+        if not row["cost_usd"] > 0:
             continue
         to_month = row["cost_usd_per_month"] / row["cost_usd"]
         parts = {**row, "busy_usd": row["gpu_usd"] - row["idle_usd"]}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simlab.results import Estimate, Result, words
+from simlab.results.metrics import COSTS
 
 LATENCY_NAMES = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E"}
 """Latencies by the field's own names."""
@@ -99,7 +100,9 @@ def summary(result: Result) -> Table:
     for name, label in _ROWS:
         found = result.estimates[name]
         least = _LEAST[name][0] * (result[_LEAST[name][1]].value or 0.0) if name in _LEAST else 0.0
-        if found.value is None or (name in _ONLY_IF_ANY and found.value <= least):
+        # A cost that is not known is shown as such: to leave it out reads as if there were none.
+        absent = found.value is None and not (name in COSTS and result.unpriced)
+        if absent or (name in _ONLY_IF_ANY and (found.value or 0.0) <= least):
             continue
         rows.append((label, words.number(found.value, found.unit), words.interval(found)))
     return Table("What matters", ("", "value", "95% interval"), tuple(rows))
@@ -170,7 +173,13 @@ def backends(result: Result) -> Table:
 
 def money(result: Result) -> Table:
     """What each backend cost in the run, a month and for what it delivered."""
-    return _rows(result, "backend", "Where the money goes", _MONEY_COLUMNS, _backend_cell)
+    unpriced = {item["backend"] for item in result.unpriced}
+
+    def cell(row: dict[str, Any], name: str, unit: str) -> str:
+        lacking = name in ("api_usd", "gpu_usd", "idle_usd") and row["backend"] in unpriced
+        return words.UNKNOWN if lacking else _backend_cell(row, name, unit)
+
+    return _rows(result, "backend", "Where the money goes", _MONEY_COLUMNS, cell)
 
 
 def _backend_cell(row: dict[str, Any], name: str, unit: str) -> str:

@@ -19,6 +19,10 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 """The quantiles that are reported of each latency."""
 
 
+COSTS = ("cost_usd", "cost_usd_per_month", "cost_per_success_usd", "usd_per_mtok", "usd_per_output_mtok")
+"""The whole bill, in every measure: undefined when nothing that was used has a price."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric: its name, its unit and what it means."""

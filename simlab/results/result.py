@@ -17,9 +17,9 @@ from simlab.results.batches import half_widths
 from simlab.results.breakdown import KEYS, UNUSED, rows_of
 from simlab.results.facts import BackendFacts, ScenarioLike
 from simlab.results.interval import Estimate, around, student
-from simlab.results.ledger import HOURS_PER_MONTH, MONEY, ledger
+from simlab.results.ledger import HOURS_PER_MONTH, MONEY, leases_billed_s, ledger
 from simlab.results.measurements import Measurements
-from simlab.results.metrics import METRICS, replication_values, resolution
+from simlab.results.metrics import COSTS, METRICS, replication_values, resolution
 from simlab.results.verdict import Verdict, verdict
 from simlab.results.windows import window_columns
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Version of the result JSON; raised when a reader of the old one would be misled."""
+
+_MONEY_COLUMNS = frozenset(
+    {*COSTS, *MONEY, "idle_usd", "cost_share"} | {f"{name}_{end}" for name in COSTS for end in ("low", "high")}
+)
+"""Columns of a breakdown that are undefined for what has no price."""
 
 
 class Result:
@@ -92,7 +97,29 @@ class Result:
             replication_values(measured, self.backends, rows)
             for measured, rows in zip(self.measurements, self.ledgers, strict=True)
         ]
-        return {name: np.array([row[name] for row in rows]) for name in METRICS}
+        found = {name: np.array([row[name] for row in rows]) for name in METRICS}
+        if self._bill_unknown:
+            found |= {name: np.full(self.replications, np.nan) for name in COSTS}
+        return found
+
+    @cached_property
+    def _unpriced_in_use(self) -> list[str]:
+        """The backends without a price that had traffic or were leased: those the bill lacks."""
+        return [
+            facts.name
+            for index, facts in enumerate(self.backends)
+            if not facts.priced
+            and any(
+                rows["attempts"][rows["backend"] == index].any() or leases_billed_s(measured, facts, index) > 0.0
+                for measured, rows in zip(self.measurements, self.ledgers, strict=True)
+            )
+        ]
+
+    @cached_property
+    def _bill_unknown(self) -> bool:
+        """Whether nothing at all is known of the bill: a sum of 0 would be a claim."""
+        known = any(rows[name].any() for rows in self.ledgers for name in MONEY)
+        return bool(self._unpriced_in_use) and not known
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -126,7 +153,12 @@ class Result:
     def rows(self, key: str) -> list[dict[str, Any]]:
         """The rows of `by` as dictionaries, NaN where undefined."""
         if key not in self._rows:
-            self._rows[key] = rows_of(self.measurements, self.ledgers, self.backends, key)
+            rows = rows_of(self.measurements, self.ledgers, self.backends, key)
+            for row in rows:
+                unpriced = key == "backend" and row[key] in self._unpriced_in_use and not row["cost_usd"]
+                if unpriced or self._bill_unknown:
+                    row |= {name: float("nan") for name in row if name in _MONEY_COLUMNS}
+            self._rows[key] = rows
         return [dict(row) for row in self._rows[key]]
 
     def by(self, key: str) -> pd.DataFrame:
@@ -182,6 +214,7 @@ class Result:
             self.estimates["cost_usd_per_month"],
             self.estimates["cost_per_success_usd"],
             [item["backend"] for item in self.unpriced],
+            any_success=any(measured.tasks_total["succeeded"].any() for measured in self.measurements),
         )
 
     def _slo_ratio(self, name: str) -> Estimate:
@@ -198,14 +231,20 @@ class Result:
     def headline(self) -> str:
         """The result in one sentence."""
         value = {name: estimate.value for name, estimate in self.estimates.items()}
+        names = ", ".join(self._unpriced_in_use)
+        least, lacking = ("at least ", f": no price for {names}") if names else ("", "")
         if not value["tasks"]:
-            return f"{self.name}: no task arrived; the bill is {words.usd(value['cost_usd'])}."
-        unpriced = " without what has no price" if self.unpriced else ""
-        parts = [
-            f"{words.digits((value['arrival_rate_rps'] or 0.0) * 3600.0)} tasks/h at "
-            f"{words.usd(value['cost_per_success_usd'])} per successful task"
-            f" ({words.usd(value['cost_usd_per_month'])} a month{unpriced})"
-        ]
+            bill = "unknown" if self._bill_unknown else f"{least}{words.usd(value['cost_usd'])}"
+            return f"{self.name}: no task arrived; the bill is {bill}{lacking}."
+        traffic = f"{words.digits((value['arrival_rate_rps'] or 0.0) * 3600.0)} tasks/h"
+        if self._bill_unknown:
+            parts = [traffic, f"cost unknown{lacking}"]
+        else:
+            parts = [
+                f"{traffic}{', at least' if names else ' at'} "
+                f"{words.usd(value['cost_per_success_usd'])} per successful task"
+                f" ({least}{words.usd(value['cost_usd_per_month'])} a month{lacking})"
+            ]
         ttft = self.estimates["ttft_s_p95"]
         latency = "no task finished"
         if ttft.value is not None:

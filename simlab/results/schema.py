@@ -72,7 +72,7 @@ def result_schema() -> dict[str, Any]:
                         key: {
                             "type": "array",
                             "items": _object(
-                                {key: _TEXT, "attempts": {"type": "number"}, "cost_usd": {"type": "number"}}, open_=True
+                                {key: _TEXT, "attempts": {"type": "number"}, "cost_usd": _NUMBER}, open_=True
                             ),
                         }
                         for key in KEYS

@@ -57,6 +57,8 @@ def verdict(
     cost_per_month: Estimate,
     cost_per_success: Estimate,
     unpriced: Sequence[str],
+    *,
+    any_success: bool = True,
 ) -> Verdict:
     """The verdict on a scenario.
 
@@ -66,6 +68,7 @@ def verdict(
         cost_per_month: USD per month.
         cost_per_success: USD per successful task.
         unpriced: backends without a price; while there are any, a budget can be missed but not surely kept.
+        any_success: whether a task succeeded; without one a price of success is missed, whatever the bill.
     """
     checks = []
     for name, workload in scenario.workload.items():
@@ -77,7 +80,8 @@ def verdict(
     if budget is not None and budget.usd_per_month is not None:
         checks.append(_check("budget usd_per_month", budget.usd_per_month, cost_per_month, unpriced=unpriced))
     if budget is not None and budget.usd_per_success is not None:
-        checks.append(_check("budget usd_per_success", budget.usd_per_success, cost_per_success, unpriced=unpriced))
+        lacking = unpriced if any_success else ()
+        checks.append(_check("budget usd_per_success", budget.usd_per_success, cost_per_success, unpriced=lacking))
     return Verdict(tuple(checks))
 
 
@@ -88,6 +92,9 @@ def _check(name: str, limit: float, value: Estimate, *, at_least: bool = False, 
     if value.value is None:
         if at_least:
             return Check(name, UNDECIDED, True, limit, value, f"{name}: undecided, no task arrived, {rule} wanted")
+        if unpriced:
+            said = f"{name}: undecided, cost unknown: no price for {', '.join(unpriced)}, {rule} wanted"
+            return Check(name, UNDECIDED, True, limit, value, said)
         return Check(name, MISSED, False, limit, value, f"{name}: missed, no task succeeded, {rule} wanted")
     low = value.value if value.low is None else value.low
     high = value.value if value.high is None else value.high

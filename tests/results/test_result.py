@@ -14,7 +14,9 @@ import pytest
 import synthetic_run
 from synthetic_run import Budget, Scenario, Slo, WorkloadClass
 
-from simlab.results import Estimate, Result, result_schema
+from simlab.report.html import html
+from simlab.report.text import text
+from simlab.results import Estimate, Result, result_schema, words
 from simlab.results.breakdown import KEYS
 from simlab.results.interval import student
 from simlab.results.metrics import METRICS
@@ -187,8 +189,38 @@ def test_a_budget_is_never_surely_met_while_something_has_no_price() -> None:
     assert check.outcome == "undecided"
     assert "frontier-api" in check.sentence
     assert result.unpriced == [{"backend": "frontier-api", "what": "frontier-large"}]
-    assert "without what has no price" in result.headline
+    month, each = (words.usd(result[name].value) for name in ("cost_usd_per_month", "cost_per_success_usd"))
+    lacking = "no price for frontier-api"
+    assert f"tasks/h, at least {each} per successful task (at least {month} a month: {lacking})" in result.headline
+    rows = {row["backend"]: row["cost_usd"] for row in result.rows("backend")}
+    assert rows["h100"] > 0
+    assert math.isnan(rows["frontier-api"])
     assert [price["backend"] for price in result.prices] == ["h100"]
+
+
+def test_a_bill_without_any_price_is_unknown_not_zero() -> None:
+    pool, api = synthetic_run.FACTS
+    unpriced = (replace(pool, usd_per_gpu_hour=None, operations_usd_per_month=0.0), replace(api, token_prices=None))
+    scenario = Scenario(slo=None, budget=Budget(usd_per_month=1e6, usd_per_success=1.0))
+    result = Result(scenario, RESULT.measurements, unpriced)
+    assert "tasks/h; cost unknown: no price for h100, frontier-api;" in result.headline
+    assert "$" not in result.headline
+    assert [(check.outcome, check.holds) for check in result.verdict.checks] == [("undecided", True)] * 2
+    data = json.loads(result.to_json())
+    jsonschema.Draft202012Validator(result_schema()).validate(data)
+    for name in ("cost_usd", "cost_usd_per_month", "cost_per_success_usd", "usd_per_mtok"):
+        assert [data["metrics"][name][part] for part in ("value", "low", "high")] == [None] * 3
+    assert all(row["cost_usd"] is None for key in KEYS for row in data["by"][key])
+    assert "Cost a month" in html(result)
+    assert "$0" not in text(result)
+
+
+def test_people_who_run_an_unpriced_pool_are_the_least_it_costs() -> None:
+    pool, api = synthetic_run.FACTS
+    backends = (replace(pool, usd_per_gpu_hour=None, operations_usd_per_month=500.0), replace(api, token_prices=None))
+    result = Result(Scenario(slo=None), RESULT.measurements, backends)
+    assert result["cost_usd_per_month"].value == pytest.approx(500.0)
+    assert "(at least $500 a month: no price for h100, frontier-api)" in result.headline
 
 
 def test_no_traffic_breaks_no_slo_but_no_success_breaks_a_price() -> None:
