@@ -175,8 +175,9 @@ def pool_kv_blocks(pool: Pool, profile: Profile) -> int:
     """KV blocks of a replica: stated, from stated memory, or what fits beside the weights.
 
     Raises:
-        InputError: the weights leave no room for one block.
+        InputError: the weights leave no room for one block, or vLLM cannot split the model over so many GPUs.
     """
+    _check_split(pool)
     if pool.kv_blocks is not None:
         return pool.kv_blocks
     if pool.kv_cache_memory is not None:
@@ -194,6 +195,18 @@ def pool_kv_blocks(pool: Pool, profile: Profile) -> int:
         max_num_batched_tokens=pool.max_num_batched_tokens,
         max_num_seqs=pool.max_num_seqs,
     )
+
+
+def _check_split(pool: Pool) -> None:
+    """Tensor parallelism gives each GPU whole attention heads; vLLM does not start otherwise."""
+    try:
+        heads = profiles.model(pool.model).heads
+    except InputError:
+        return  # a model of the user's own, with a profile of its own
+    if heads % pool.tp:
+        allowed = ", ".join(str(tp) for tp in range(1, 17) if heads % tp == 0)
+        message = f"tp is {pool.tp}: vLLM cannot split the {heads} attention heads of {pool.model}; allowed: {allowed}"
+        raise InputError([Problem("", "", message)])
 
 
 def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[PoolSpec, BackendFacts]:

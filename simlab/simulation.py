@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from simlab import assemble
 from simlab.control import Order, operate
 from simlab.draws.kernel import compiled_before
-from simlab.engine import Engine
+from simlab.engine import Engine, PoolSpec
 from simlab.results import RequestLog, Result
 from simlab.results import measurements as m
 from simlab.results.requestlog import REQUEST_DTYPE
@@ -105,7 +105,12 @@ def simulate(
         scenario,
         [first.measured, *rest],
         backends.facts,
-        assumptions=[*(POOL_ASSUMPTIONS if scenario.pools else ()), OUTPUT_ASSUMPTION, *first.assumptions],
+        assumptions=[
+            *_refusals(backends, first.measured),
+            *(POOL_ASSUMPTIONS if scenario.pools else ()),
+            OUTPUT_ASSUMPTION,
+            *first.assumptions,
+        ],
         seed=seed,
     )
 
@@ -128,6 +133,21 @@ def _others(
             for i, seed in enumerate(seeds)
         ]
     return in_processes(partial(measure, scenario), seeds, workers, executor, lambda done: report(done + 1, total))
+
+
+def _refusals(backends: Backends, measured: m.Measurements) -> list[str]:
+    """Says where requests were refused because no replica can hold them: easily mistaken for a lack of capacity."""
+    found = []
+    for b, (spec, facts) in enumerate(zip(backends.specs, backends.facts, strict=True)):
+        refused = int(measured.cells["rejected"][measured.cells["backend"] == b].sum())
+        if refused and isinstance(spec, PoolSpec):
+            attempts = int(measured.cells["attempts"][measured.cells["backend"] == b].sum())
+            limit = min(spec.max_model_len, (spec.kv_blocks - 1) * spec.block_size)
+            found.append(
+                f"{facts.name}: {refused:,} of {attempts:,} requests were refused: prompt and output are longer "
+                f"than the {limit:,} tokens a replica takes (max_model_len, or its KV cache)"
+            )
+    return found
 
 
 def in_processes(

@@ -288,3 +288,18 @@ def test_more_replicas_never_raise_waiting() -> None:
 def test_what_cannot_be_simulated_is_said() -> None:
     with pytest.raises(InputError, match=r"llama-3\.1-9b"):
         simulate(small(pools=pool(model="llama-3.1-9b")), workers=1)
+
+
+def test_requests_that_no_replica_can_hold_are_said_to_be_refused() -> None:
+    short = ["horizon=2min", "warmup=0s", "pools.local.max_model_len=1000"]
+    plan = load(SCENARIOS / "quickstart.yaml", variant="selfhost", sets=short)
+    result = simulate(plan)
+    refused = int(result.measurements[0].cells["rejected"].sum())
+    assert refused > 0
+    assert any(f"{refused:,} of" in text and "1,000 tokens" in text for text in result.assumptions)
+
+
+def test_a_model_is_split_by_whole_attention_heads() -> None:
+    plan = load(SCENARIOS / "quickstart.yaml", variant="selfhost", sets=["pools.local.tp=3"])
+    with pytest.raises(InputError, match=r"pools\.local: tp is 3: vLLM cannot split the 64 attention heads"):
+        simulate(plan)
