@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simlab.draws import Distribution
+from simlab.errors import Problem, TraceError
 from simlab.workload.faults import trace_error
 from simlab.workload.lengths import JointTable
 from simlab.workload.library import joint_table
@@ -75,14 +76,23 @@ def open_class(scenario: Scenario, name: str, seed: int) -> Stream:
     Raises:
         TraceError: a trace, summary or length table is missing or cannot be read.
     """
-    return open_stream(
-        scenario.workload[name],
-        index=list(scenario.workload).index(name),
-        seed=seed,
-        start=scenario.start,
-        horizon_s=scenario.horizon,
-        base_dir=scenario.base_dir,
-    )
+    cls = scenario.workload[name]
+    try:
+        return open_stream(
+            cls,
+            index=list(scenario.workload).index(name),
+            seed=seed,
+            start=scenario.start,
+            horizon_s=scenario.horizon,
+            base_dir=scenario.base_dir,
+        )
+    except TraceError as error:
+        path = f"workload.{name}.arrivals.file" if hasattr(cls.arrivals, "file") else f"workload.{name}.lengths"
+        place = scenario.place(path)
+        if not place:
+            raise
+        found = [Problem(place, path, f"{problem.where}: {problem.message}") for problem in error.problems]
+        raise TraceError(found) from error
 
 
 def _trace(
