@@ -28,6 +28,8 @@ def environment(**more: str) -> dict[str, str]:
 def measure(case: Case, tree: Path, scale: float, more: Mapping[str, str] | None = None) -> Sample:
     """One measurement of ``case`` with the simlab that lies in ``tree``.
 
+    To be called from a small process: Linux counts the caller's size at the fork in the child's peak memory.
+
     Args:
         case: what to run.
         tree: root of a checkout; the working directory, hence the first place modules come from.
