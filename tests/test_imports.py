@@ -27,9 +27,11 @@ MAY_IMPORT = {
     "simulation": LEAVES | {"scenario", "engine", "control", "results", "assemble"},
     "one_replica": LEAVES | {"engine"},
     "lint": LEAVES | {"scenario", "profiles", "prices", "workload", "assemble"},
+    "calibrate": LEAVES | {"scenario", "profiles", "engine", "assemble", "simulation"},
     "decide": LEAVES | {"scenario", "workload", "results", "assemble", "simulation"},
-    "report": LEAVES | {"workload", "results", "decide"},
-    "cli": LEAVES | {"scenario", "workload", "results", "simulation", "lint", "decide", "report"},
+    "report": LEAVES | {"workload", "profiles", "results", "calibrate", "decide"},
+    "cli": LEAVES
+    | {"scenario", "workload", "profiles", "results", "simulation", "lint", "calibrate", "decide", "report"},
 }
 """What each room may import, whether at run time or for types alone."""
 

@@ -112,7 +112,11 @@ class Profile:
         validity: what the runs covered.
         efficiency: share of the data sheet reached; estimates for other set-ups learn from it. None where not known.
         kv_precision: of the KV cache.
-        max_num_batched_tokens, max_num_seqs: the server's limits in those runs; None where not known.
+        max_num_batched_tokens, max_num_seqs, kv_blocks, block_size: the server's limits in those runs; None where not
+            known.
+        dp: data-parallel ranks of the deployment, each a scheduler of its own; the step-time is of one rank.
+        expert_parallel: experts are spread over the ranks.
+        points: operating points it was fitted on, in short (``i1024-o128-c16``); others lie between or outside.
         engine: engine and version.
         date: when measured or estimated, ISO date.
         notes: what a reader should know.
@@ -133,6 +137,11 @@ class Profile:
     kv_precision: str = "bf16"
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
+    kv_blocks: int | None = None
+    block_size: int | None = None
+    dp: int = 1
+    expert_parallel: bool = False
+    points: tuple[str, ...] = ()
     engine: str = ""
     date: str = ""
     notes: str = ""
@@ -141,8 +150,8 @@ class Profile:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {self.schema_version}, this simlab reads {SCHEMA_VERSION}")
-        if self.tp < 1:
-            raise ValueError(f"tp is {self.tp}: must be 1 or more")
+        if self.tp < 1 or self.dp < 1:
+            raise ValueError(f"tp is {self.tp} and dp is {self.dp}: must be 1 or more")
         if not self.name:
             raise ValueError("name is empty")
 
