@@ -14,6 +14,7 @@ import typer
 
 from simlab import __version__
 from simlab.cli.breakeven import breakeven_command
+from simlab.cli.calibrate import app as calibrate_app
 from simlab.cli.compare import compare_command
 from simlab.cli.new import new_command
 from simlab.cli.run import run_command
@@ -37,6 +38,7 @@ app.command("validate")(validate_command)
 app.command("schema")(schema_command)
 app.command("new")(new_command)
 app.add_typer(trace_app, name="trace")
+app.add_typer(calibrate_app, name="calibrate")
 
 _BUG = 101
 

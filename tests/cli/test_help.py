@@ -24,6 +24,9 @@ PAGES = {
     "new": ["new"],
     "trace": ["trace"],
     "trace-summarize": ["trace", "summarize"],
+    "calibrate": ["calibrate"],
+    "calibrate-fit": ["calibrate", "fit"],
+    "calibrate-validate": ["calibrate", "validate"],
 }
 
 
