@@ -59,14 +59,14 @@ def select(model: str, gpu: str, tp: int = 1, precision: str | None = None) -> P
     """
     architecture, card = find_model(model), find_gpu(gpu)
     weights = architecture.precision(precision)
-    for name in (architecture.name, *_same_architecture(architecture)):
+    for name in (architecture.name, *same_architecture(architecture)):
         found = profiles().get(f"{name}.{card.name}.tp{tp}.{weights}")
         if found is not None:
             return found
     return estimate(architecture.name, card.name, tp, weights)
 
 
-def _same_architecture(architecture: Model) -> list[str]:
+def same_architecture(architecture: Model) -> list[str]:
     """Models that differ in their weights' values alone (Llama-3.3-70B and Llama-3.1-70B): as fast as each other."""
 
     def shape(entry: Model) -> Model:
