@@ -156,7 +156,9 @@ def coefficients(step: StepTime) -> StepCoefficients:
         decode_context_s=step.per_kv_token_s,
         prefill_context_s=step.per_prefill_kv_token_s,
         attention_s=step.attn_s,
+        prefill_seq_s=step.per_prefill_seq_s,
         knots=step.linear,
+        prefill_knots=step.prefill_linear,
     )
 
 
@@ -214,7 +216,7 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
     step = profile.step_time
     blocks = pool_kv_blocks(pool, profile)
     slope = (step.linear_s(2048) - step.linear_s(1)) / 2047
-    prefill_s = step.per_prefill_token_s + slope
+    prefill_s = step.per_prefill_token_s + slope + (step.prefill_linear_s(2048) - step.prefill_linear_s(1)) / 2047
     decode_s = step.per_seq_s + slope + step.base_s / TYPICAL_BATCH
     spec = PoolSpec(
         step=coefficients(step),

@@ -96,9 +96,10 @@ class_dtype = _record(
 
 backend_dtype = _record(
     "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at "
-    "knots_n concurrency reject_full in_flight queue_head queue_tail ttft itl long_tokens",
-    "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s overhead_s work_prefill_s "
-    "work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability cached_ratio",
+    "knots_n prefill_knots_at prefill_knots_n concurrency reject_full in_flight queue_head queue_tail ttft itl "
+    "long_tokens",
+    "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s prefill_seq_s overhead_s "
+    "work_prefill_s work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability cached_ratio",
 )
 """A backend: a pool's limits and step-time coefficients, or an API's latency law, limits and buckets."""
 

@@ -402,12 +402,14 @@ def _backends(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[A
                      "work_prefill_s", "work_decode_s"):
             record[name] = getattr(backend, name)
         for name in ("base_s", "prefill_token_s", "decode_seq_s", "decode_context_s", "prefill_context_s",
-                     "attention_s"):
+                     "attention_s", "prefill_seq_s"):
             record[name] = getattr(step, name)
         record["budget"] = backend.max_num_batched_tokens
         record["caching"] = backend.prefix_caching
         record["knots_n"] = len(step.knots)
         record["knots_at"] = packer.table([number for knot in step.knots for number in knot])
+        record["prefill_knots_n"] = len(step.prefill_knots)
+        record["prefill_knots_at"] = packer.table([number for knot in step.prefill_knots for number in knot])
     return records, a.records(max(1, n_reps), a.replica_dtype)
 
 

@@ -153,6 +153,7 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
     decodes = rep.n_decode
     decode_context = rep.ctx + rep.n_decode
     prefill = 0
+    requests = 0
     prefill_context = 0
     work = 0.0
     slot = rep.pf_head
@@ -164,10 +165,11 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
             decode_context += s.computed + 1
         elif chunk > 0:
             prefill += chunk
+            requests += 1
             prefill_context += s.computed + chunk
             work += chunk * (s.computed + 0.5 * (chunk + 1))
         slot = s.next
-    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, decode_context, prefill_context, work)
+    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, requests, decode_context, prefill_context, work)
     rep.step_inc_s = 0.0
     rep.k = 1
     rep.mode = MIXED
@@ -337,7 +339,7 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     elif chunk > 0:
         context = computed + chunk
     work = prefill * (computed + 0.5 * (prefill + 1))
-    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, decode_context, context, work)
+    rep.step_s = step_seconds(w, rep.backend, decodes, prefill, min(prefill, 1), decode_context, context, work)
     rep.step_inc_s = (
         be.decode_context_s * decodes + be.prefill_context_s * prefill + be.attention_s * prefill * prefill
     )

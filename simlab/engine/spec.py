@@ -96,7 +96,8 @@ class ClassSpec:
 class StepCoefficients:
     """Seconds of a scheduler step; see `simlab.engine.step_time.step_seconds`.
 
-    ``knots`` are (tokens, seconds) of a piecewise-linear term in all tokens of the step.
+    ``knots`` are (tokens, seconds) of a piecewise-linear term in all tokens of the step; ``prefill_knots`` are of one
+    that only steps with prompt tokens pay.
     """
 
     base_s: float
@@ -105,7 +106,9 @@ class StepCoefficients:
     decode_context_s: float = 0.0
     prefill_context_s: float = 0.0
     attention_s: float = 0.0
+    prefill_seq_s: float = 0.0
     knots: Sequence[tuple[float, float]] = ()
+    prefill_knots: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)

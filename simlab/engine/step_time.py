@@ -10,8 +10,31 @@ from simlab.engine.world import World, backends_of, tables_of
 
 
 @inlined
+def _table_s(w: World, at: int, n: int, tokens: int) -> float:
+    """Straight between the ``n`` knots that begin at ``at``, and on at the last slope; the first knot is no higher."""
+    low = 1
+    high = n - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if tables_of(w)[at + 2 * middle] < tokens:
+            low = middle + 1
+        else:
+            high = middle
+    x0 = tables_of(w)[at + 2 * low - 2]
+    y0 = tables_of(w)[at + 2 * low - 1]
+    return y0 + (tokens - x0) * (tables_of(w)[at + 2 * low + 1] - y0) / (tables_of(w)[at + 2 * low] - x0)
+
+
+@inlined
 def step_seconds(
-    w: World, b: int, decodes: int, prefill: int, decode_context: int, prefill_context: int, work: float
+    w: World,
+    b: int,
+    decodes: int,
+    prefill: int,
+    requests: int,
+    decode_context: int,
+    prefill_context: int,
+    work: float,
 ) -> float:
     """Seconds of one step of backend ``b`` (docs/design.md, "Step time").
 
@@ -20,6 +43,7 @@ def step_seconds(
         b: backend index.
         decodes: sequences that get one token and have at least one already.
         prefill: all other tokens of the step.
+        requests: whose those are.
         decode_context: sum over decoding sequences of tokens computed, this step's included.
         prefill_context: the same over the others.
         work: sum over prefill tokens of the context each attends to, itself included.
@@ -33,16 +57,12 @@ def step_seconds(
         + be.decode_context_s * decode_context
         + be.prefill_context_s * prefill_context
         + be.attention_s * work
+        + be.prefill_seq_s * requests
     )
-    n = be.knots_n
-    if n > 0:
-        at = be.knots_at
-        i = 1
-        while i < n - 1 and tables_of(w)[at + 2 * i] < tokens:
-            i += 1
-        x0 = tables_of(w)[at + 2 * i - 2]
-        y0 = tables_of(w)[at + 2 * i - 1]
-        t += y0 + (tokens - x0) * (tables_of(w)[at + 2 * i + 1] - y0) / (tables_of(w)[at + 2 * i] - x0)
+    if be.knots_n > 0:
+        t += _table_s(w, be.knots_at, be.knots_n, tokens)
+    if prefill > 0 and be.prefill_knots_n > 0:
+        t += _table_s(w, be.prefill_knots_at, be.prefill_knots_n, tokens)
     return t
 
 

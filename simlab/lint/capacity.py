@@ -38,8 +38,9 @@ def mix(parts: Sequence[tuple[float, Mix]]) -> Mix:
 def replica_rps(step: StepTime, request: Mix, *, max_num_seqs: int, token_budget: int, kv_tokens: float) -> float:
     """Requests a second of one replica that always has a full batch.
 
-    With B sequences decoding, B/output requests begin each step, so that the step also computes B·new/output prompt
-    tokens; B is bounded by `max_num_seqs`, by the step's token budget and by the KV cache. The best B is taken.
+    With B sequences decoding, B/output requests begin a step: where that is less than one, so many steps have a
+    whole prompt in them and the others none. B is bounded by `max_num_seqs`, by the step's token budget and by the
+    KV cache. The best B is taken.
 
     Args:
         step: step time of the replica.
@@ -54,14 +55,18 @@ def replica_rps(step: StepTime, request: Mix, *, max_num_seqs: int, token_budget
     best, batch = 0.0, 1.0
     while True:
         begun = batch / request.output_tokens
-        seconds = step.step_s(
-            begun * request.new_tokens,
+        context = batch * (request.prompt_tokens + request.output_tokens / 2)
+        prompts = max(1.0, begun)
+        share = begun / prompts
+        mixed_s = step.step_s(
+            prompts * request.new_tokens,
             batch,
-            batch * (request.prompt_tokens + request.output_tokens / 2),
-            prefill_context=begun * request.prompt_tokens,
-            prefill_work=begun * request.new_tokens * (request.prompt_tokens - request.new_tokens / 2),
+            context,
+            prefill_context=prompts * request.prompt_tokens,
+            prefill_work=prompts * request.new_tokens * (request.prompt_tokens - request.new_tokens / 2),
+            prefill_requests=prompts,
         )
-        best = max(best, begun / seconds)
+        best = max(best, begun / (share * mixed_s + (1.0 - share) * step.step_s(0, batch, context)))
         if batch >= most:
             return best
         batch = min(batch * 1.25, most)

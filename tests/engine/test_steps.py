@@ -19,6 +19,7 @@ LINEARS: list[tuple[tuple[float, float], ...]] = [
     (),
     ((1.0, 0.01), (100.0, 0.02)),
     ((1.0, 0.01), (64.0, 0.01), (256.0, 0.03), (8192.0, 0.4)),
+    ((1.0, 0.01), (2.0, 0.02), (3.0, 0.03), (4.0, 0.03), (5.0, 0.05), (8.0, 0.05), (9.0, 0.07), (16.0, 0.07)),
 ]
 
 
@@ -31,6 +32,8 @@ def engine(step: StepTime, weights: tuple[float, ...] = (1.0,)) -> Engine:
 @settings(deadline=None, max_examples=150)
 @given(
     linear=st.sampled_from(LINEARS),
+    prefill_linear=st.sampled_from(LINEARS),
+    requests=st.integers(1, 9),
     prefill=st.integers(0, 10_000),
     decodes=st.integers(0, 300),
     context=st.integers(0, 10**6),
@@ -39,6 +42,8 @@ def engine(step: StepTime, weights: tuple[float, ...] = (1.0,)) -> Engine:
 )
 def test_a_step_lasts_as_its_profile_says(
     linear: tuple[tuple[float, float], ...],
+    prefill_linear: tuple[tuple[float, float], ...],
+    requests: int,
     prefill: int,
     decodes: int,
     context: int,
@@ -52,23 +57,28 @@ def test_a_step_lasts_as_its_profile_says(
         per_prefill_kv_token_s=2e-8,
         attn_s=1e-10,
         per_prefill_token_s=5e-6,
+        per_prefill_seq_s=3e-5,
         linear=linear,
+        prefill_linear=prefill_linear,
         overhead_s=0.0,
     )
     if prefill + decodes == 0:
         decodes = 1
-    seconds = step_seconds(engine(step)._p, 0, decodes, prefill, context, prefill_context, work)
-    assert seconds == pytest.approx(step.step_s(prefill, decodes, context, prefill_context, work), rel=1e-12)
+    seconds = step_seconds(
+        engine(step)._p, 0, decodes, prefill, min(prefill, requests), context, prefill_context, work
+    )
+    expected = step.step_s(prefill, decodes, context, prefill_context, work, min(prefill, requests))
+    assert seconds == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("linear", LINEARS[1:])
 def test_knots_are_met_exactly_and_the_last_slope_goes_on(linear: tuple[tuple[float, float], ...]) -> None:
     world = engine(StepTime(base_s=0.0, linear=linear))
     for tokens, seconds in linear:
-        assert step_seconds(world._p, 0, 0, int(tokens), 0, 0, 0.0) == pytest.approx(seconds, rel=1e-12)
+        assert step_seconds(world._p, 0, 0, int(tokens), 1, 0, 0, 0.0) == pytest.approx(seconds, rel=1e-12)
     (x0, y0), (x1, y1) = linear[-2:]
     beyond = y1 + (y1 - y0) / (x1 - x0) * 1000
-    assert step_seconds(world._p, 0, 0, int(x1) + 1000, 0, 0, 0.0) == pytest.approx(beyond, rel=1e-12)
+    assert step_seconds(world._p, 0, 0, int(x1) + 1000, 1, 0, 0, 0.0) == pytest.approx(beyond, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=400)

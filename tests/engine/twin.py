@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from simlab.profiles import StepTime
+
 RequestRow = Mapping[str, Any]
 Content = tuple[tuple[Any, int, int], ...]
 
@@ -258,10 +260,20 @@ class Replica:
                 self.cache.release(request)
 
 
-def duration_s(batch: Mapping[Request, int], step_time: Mapping[str, float]) -> float:
-    """The time of a step: base + a·prefill tokens + b·decoding sequences + c·context."""
+def duration_s(batch: Mapping[Request, int], step_time: Mapping[str, float] | StepTime) -> float:
+    """The time of a step: base + a·prefill tokens + b·decoding sequences + c·context, or as a profile says."""
     decoding = [r for r, tokens in batch.items() if r.generated > 0 and tokens == 1]
     prefill = sum(tokens for r, tokens in batch.items() if r not in decoding)
+    if isinstance(step_time, StepTime):
+        chunks = [(r.computed, tokens) for r, tokens in batch.items() if r not in decoding]
+        return step_time.step_s(
+            prefill,
+            len(decoding),
+            sum(r.computed + 1 for r in decoding),
+            prefill_context=sum(start + tokens for start, tokens in chunks),
+            prefill_work=sum(sum(range(start + 1, start + tokens + 1)) for start, tokens in chunks),
+            prefill_requests=len(chunks),
+        )
     context = sum(r.computed + tokens for r, tokens in batch.items())
     return (
         step_time["base_s"]
@@ -273,7 +285,7 @@ def duration_s(batch: Mapping[Request, int], step_time: Mapping[str, float]) -> 
 
 def twin_replay(
     requests: Sequence[RequestRow],
-    step_time: Mapping[str, float],
+    step_time: Mapping[str, float] | StepTime,
     max_num_seqs: int,
     max_num_batched_tokens: int,
     kv_blocks: int,

@@ -11,18 +11,23 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from simlab.profiles import TERMS, StepTime, profiles
+from simlab.profiles.step_time import TABLES
 
 seconds = st.floats(0, 1e-2, allow_nan=False)
 counts = st.integers(0, 20_000)
 
 
 @st.composite
-def step_times(draw):
+def tables(draw):
     later = draw(st.sets(st.integers(2, 16_384), max_size=6))
     tokens = sorted({draw(st.integers(0, 1)), *later}) if later else []
     table = sorted(draw(st.lists(seconds, min_size=len(tokens), max_size=len(tokens))))
-    terms = {name: draw(seconds) for name in TERMS if name != "linear"}
-    return StepTime(**terms, linear=tuple(zip(map(float, tokens), table, strict=True)))
+    return tuple(zip(map(float, tokens), table, strict=True))
+
+
+@st.composite
+def step_times(draw):
+    return StepTime(**{name: draw(tables() if name in TABLES else seconds) for name in TERMS})
 
 
 def test_closed_form():
@@ -33,13 +38,18 @@ def test_closed_form():
         per_prefill_kv_token_s=1e-4,
         attn_s=1e-6,
         per_prefill_token_s=1e-2,
+        per_prefill_seq_s=0.7,
         linear=((0.0, 0.0), (100.0, 2.0)),
+        prefill_linear=((0.0, 3.0), (50.0, 4.0)),
     )
     expected = 1.0 + 0.1 * 5 + 1e-3 * 700 + 1e-4 * 300 + 1e-6 * 4000 + 1e-2 * 40 + 45 * 0.02
-    assert law.step_s(40, 5, 700, 300, 4000) == pytest.approx(expected, rel=1e-12)
+    prompts = 0.7 * 2 + 3.0 + 45 * 0.02
+    assert law.step_s(40, 5, 700, 300, 4000, 2) == pytest.approx(expected + prompts, rel=1e-12)
+    decodes = 1.0 + 0.1 * 5 + 1e-3 * 700 + 5 * 0.02
+    assert law.step_s(0, 5, 700, 0, 0, 2) == pytest.approx(decodes, rel=1e-12)
 
 
-@given(step_times(), st.tuples(counts, counts, counts, counts, counts), st.integers(0, 4), st.integers(0, 5000))
+@given(step_times(), st.tuples(*[counts] * 6), st.integers(0, 5), st.integers(0, 5000))
 def test_more_work_never_takes_less_time(law, work, which, more):
     larger = tuple(amount + (more if i == which else 0) for i, amount in enumerate(work))
     assert law.step_s(*larger) >= law.step_s(*work) * (1 - 1e-12)
@@ -69,6 +79,8 @@ def test_scaling_every_term_scales_the_step(law, factor):
         ({"base_s": -1e-3}, "base_s is -0.001"),
         ({"per_seq_s": math.nan}, "per_seq_s is nan"),
         ({"attn_s": math.inf}, "attn_s is inf"),
+        ({"per_prefill_seq_s": -1.0}, "per_prefill_seq_s is -1.0"),
+        ({"prefill_linear": ((1.0, 2.0), (8.0, 1.0))}, "prefill_linear must have .* never fall"),
         ({"linear": ((1.0, 1.0), (0.0, 2.0))}, "rising tokens"),
         ({"linear": ((1.0, 2.0), (8.0, 1.0))}, "never fall"),
         ({"linear": ((1.0, -2.0), (2.0, 1.0))}, "negative"),
