@@ -126,15 +126,14 @@ def fit_command(
     hints = _hints(context)
     from simlab.calibrate.fit import fit
     from simlab.calibrate.read import read_runs
-    from simlab.calibrate.written import write_profiles
-    from simlab.report.calibration import fit_json, fit_page
+    from simlab.report.calibration import page
 
     read = read_runs(runs, server=hints)
     with progress_bar(quiet) as progress:
         found = fit(read, one=out.suffix.lower() == ".json", workers=workers, progress=progress)
-    files = write_profiles(found, out)
+    files = found.write(out)
     shown = Format.JSON if format_ == "json" else Format.TABLE
-    show(rendered(shown, lambda full: fit_page(found, files), lambda: fit_json(found, files), str))
+    show(rendered(shown, lambda full: page(found, files), lambda: found.to_json(files), str))
 
 
 @app.command("validate")
@@ -215,13 +214,15 @@ def error_limits(text: str | None) -> dict[str, float]:
     Raises:
         BadParameter: not a share, or no metric of that name.
     """
+    from simlab.calibrate.judged import STEP_TOTAL
     from simlab.calibrate.run import METRICS
 
+    known = (*METRICS, STEP_TOTAL)
     found: dict[str, float] = {}
     for item in text.split(",") if text else []:
         name, equals, share = item.strip().rpartition("=")
-        if equals and name not in METRICS:
-            message = f"read {item.strip()!r}; metrics: {', '.join(METRICS)}"
+        if equals and name not in known:
+            message = f"read {item.strip()!r}; metrics: {', '.join(known)}"
             raise typer.BadParameter(message, param_hint="--max-error")
         try:
             value = float(share.removesuffix("%")) / (100.0 if share.endswith("%") else 1.0)
