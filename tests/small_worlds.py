@@ -71,7 +71,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """A world to be built afresh as often as wanted. ``chunks`` are the arrivals of each class (() = closed loop)."""
+    """A world to be built afresh as often as wanted.
+
+    ``chunks`` are the arrivals of each class; () of a closed loop: its users draw their requests.
+    """
 
     classes: tuple[ClassSpec, ...]
     chunks: tuple[tuple[Chunk, ...], ...]
@@ -85,14 +88,14 @@ class Plan:
 
     @property
     def ends(self) -> bool:
-        """Whether all work is done some day: no closed loop."""
-        return all(cls.users == 0 for cls in self.classes)
+        """Whether all work is done some day: no closed loop without a feed."""
+        return all(cls.users == 0 or chunks for cls, chunks in zip(self.classes, self.chunks, strict=True))
 
     def spec(self, log: bool = True) -> WorldSpec:
         """A fresh specification; its feeds can be read once."""
         return WorldSpec(
             classes=[
-                cls if cls.users else replace(cls, feed=Feed(chunks))
+                cls if cls.users and not chunks else replace(cls, feed=Feed(chunks))
                 for cls, chunks in zip(self.classes, self.chunks, strict=True)
             ],
             backends=self.backends,
@@ -284,6 +287,8 @@ def _class(random: Random, n_backends: int, longest: int, span_s: float) -> tupl
         plain = replace(common, system_tokens=0, document_weights=(), segmented=random.random() < 0.8)
         cut = random.randint(0, n)
         chunks = [_rows(random, part, longest) for part in (times[:cut], times[cut:])]
+        if random.random() < 0.3:
+            plain = replace(plain, users=random.randint(1, 6), think=_seconds(random, 0.5))
         return plain, tuple(chunks)
     if kind == 2:
         common = replace(

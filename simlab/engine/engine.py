@@ -93,14 +93,14 @@ class Engine:
         self._on_log = on_log
         self._own(_build(spec))
         for c, cls in enumerate(spec.classes):
-            record = self._w.classes[c]
             if cls.feed is None:
-                record["feed_done"] = 1
-                if cls.users:
-                    self._reserve_slots(cls.users)
-                    loop.start_users(self._p, c)
+                self._w.classes[c]["feed_done"] = 1
             else:
+                self._w.classes[c]["explicit"] = cls.users > 0
                 self._refill(c)
+            if cls.users:
+                self._reserve_slots(cls.users)
+                loop.start_users(self._p, c)
         loop.refresh_arrivals(self._p)
         for b, backend in enumerate(spec.backends):
             if isinstance(backend, PoolSpec):
@@ -244,6 +244,8 @@ class Engine:
                 w = w._replace(feed_len=_wider(w.feed_len, n))
             w.feed_len[c, :n, 0] = chunk.prompt_tokens
             w.feed_len[c, :n, 1] = chunk.output_tokens
+        elif cls.users:
+            raise ValueError("the feed of a closed loop brings lengths")
         if cls.segmented:
             record["segmented"] = chunk.segment_ptr is not None
         if cls.segmented and chunk.segment_ptr is not None:

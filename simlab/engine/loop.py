@@ -36,7 +36,7 @@ from simlab.engine.meters import account, close_window
 from simlab.engine.replica import advance, drop_running, pop_finished
 from simlab.engine.schedule import plan
 from simlab.engine.step_time import steps_by
-from simlab.engine.tasks import arrive, new_slot, next_turn, think
+from simlab.engine.tasks import arrive, new_slot, next_turn, take_turn, think
 from simlab.engine.world import (
     World,
     backends_of,
@@ -58,9 +58,8 @@ _BEFORE_ANY_TURN = 1 << 62
 
 
 @inlined
-def _segments_of_next(w: World) -> int:
-    """Segments that the next task brings at most; a generated one has a system prompt's and a document's."""
-    c = state_of(w).arrival_cls
+def _segments_of_next(w: World, c: int) -> int:
+    """Segments that the next task of ``c`` brings at most; a generated one has a system prompt's and a document's."""
     if c == NONE:
         return 2
     cls = classes_of(w)[c]
@@ -76,16 +75,19 @@ def _next_arrival(w: World) -> None:
     state.arrival_t = math.inf
     state.arrival_cls = NONE
     state.need_cls = NONE
+    segments = 0
     for c in range(len(classes_of(w))):
         cls = classes_of(w)[c]
         if cls.feed_at < cls.feed_n:
             t = feed_t_of(w)[c, cls.feed_at]
-            if t < state.arrival_t:
+            if cls.users > 0:
+                segments = max(segments, _segments_of_next(w, c))
+            elif t < state.arrival_t:
                 state.arrival_t = t
                 state.arrival_cls = c
         elif cls.feed_done == 0:
             state.need_cls = c
-    state.need_segs = _segments_of_next(w)
+    state.need_segs = max(segments, _segments_of_next(w, state.arrival_cls))
 
 
 @inlined
@@ -145,6 +147,10 @@ def _timer(w: World, t: float) -> None:
         api_done(w, slot, t)
     elif kind == T_RETRY:
         start_attempt(w, slot, t)
+    elif classes_of(w)[slots_of(w)[slot].cls].users > 0 and classes_of(w)[slots_of(w)[slot].cls].explicit == 1:
+        if take_turn(w, slot, t):
+            _next_arrival(w)
+            start_attempt(w, slot, t)
     else:
         next_turn(w, slot, t)
         start_attempt(w, slot, t)

@@ -53,7 +53,9 @@ class ClassSpec:
     """A workload class.
 
     Args:
-        feed: open arrivals; None for a closed loop.
+        feed: open arrivals. Of a closed loop: the requests that its users send, with their lengths; each user who is
+            free takes the next one and sends it, not before its arrival time, and leaves when there is none. None: a
+            closed loop draws its requests, without end.
         users: users of a closed loop (0 = open).
         think: think time of a closed loop's or a session's user, s.
         prompt, output: token distributions; not needed where the feed brings lengths or `joint` is given.

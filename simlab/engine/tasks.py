@@ -29,6 +29,7 @@ from simlab.engine.world import (
     feed_len_of,
     feed_ptr_of,
     feed_seg_of,
+    feed_t_of,
     gateway_of,
     joint_of,
     segs_of,
@@ -169,9 +170,16 @@ def _copy_segments(w: World, slot: int, c: int, i: int) -> None:
 @inlined
 def arrive(w: World, c: int, t: float) -> int:
     """Makes the next task of class ``c``'s feed; returns its slot."""
+    slot = new_slot(w, c)
+    _take_next(w, slot, c, t)
+    return slot
+
+
+@inlined
+def _take_next(w: World, slot: int, c: int, t: float) -> None:
+    """Fills the slot with the next task of class ``c``'s feed, which reaches the gateway."""
     state = state_of(w)
     cls = classes_of(w)[c]
-    slot = new_slot(w, c)
     s = slots_of(w)[slot]
     s.seq = cls.seq
     s.task = key(key(state.seed, cls.stream), cls.arrivals)
@@ -190,7 +198,29 @@ def arrive(w: World, c: int, t: float) -> int:
     cls.arrivals += 1
     cls.feed_at += 1
     begin(w, slot, t)
-    return slot
+
+
+@kernel
+def take_turn(w: World, slot: int, t: float) -> bool:
+    """A free user of a closed loop with a feed takes its next request, waits until that is due, or leaves for good.
+
+    Returns:
+        Whether a request reaches the gateway.
+    """
+    c = slots_of(w)[slot].cls
+    cls = classes_of(w)[c]
+    if cls.feed_at >= cls.feed_n:
+        _vacate(w, slot)
+        return False
+    due = feed_t_of(w)[c, cls.feed_at]
+    if due > t + TIME_EPS_S:
+        push_timer(w, due, slot, T_NEXT)
+        return False
+    drop_segments(w, slot)
+    slots_of(w)[slot].tail_shared = 0
+    slots_of(w)[slot].session = NONE
+    _take_next(w, slot, c, t)
+    return True
 
 
 @inlined
@@ -242,6 +272,18 @@ def think(w: World, slot: int, t: float, least_s: float) -> None:
 
 
 @inlined
+def _vacate(w: World, slot: int) -> None:
+    """Gives the slot back."""
+    state = state_of(w)
+    s = slots_of(w)[slot]
+    drop_segments(w, slot)
+    s.state = FREE
+    s.gen += 1
+    s.next = state.free_slot
+    state.free_slot = slot
+
+
+@inlined
 def leave(w: World, slot: int, t: float, success: bool) -> None:
     """The task is over: its user thinks on, or its slot is free again."""
     state = state_of(w)
@@ -261,8 +303,4 @@ def leave(w: World, slot: int, t: float, success: bool) -> None:
             s.history = history
             think(w, slot, t, 0.0)
             return
-    drop_segments(w, slot)
-    s.state = FREE
-    s.gen += 1
-    s.next = state.free_slot
-    state.free_slot = slot
+    _vacate(w, slot)

@@ -163,6 +163,35 @@ def test_users_who_do_not_think_ask_again_at_once() -> None:
     assert log["arrival_s"].tolist() == [0.0, 0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
+def test_users_send_what_their_feed_brings_and_then_stop() -> None:
+    """Two users, 0.25 s an answer: the third row waits for a user, the fourth until it is due."""
+    rows = [(0.0, 10, 1, []), (0.0, 20, 2, [(1, 16)]), (0.0, 30, 3, []), (0.9, 40, 4, []), (0.1, 50, 5, [(1, 16)])]
+    done = serve(ClassSpec(users=2, segmented=True), (traced(rows[:2]), traced([]), traced(rows[2:])))
+    log = done.log[np.argsort(done.log["task"])]
+    assert log[["prompt_tokens", "output_tokens"]].tolist() == [row[1:3] for row in rows]
+    np.testing.assert_allclose(log["arrival_s"], [0.0, 0.0, 0.25, 0.9, 0.9])
+    assert done.world.state[0]["in_flight"] == 0
+    assert done.world.state[0]["n_timers"] == 0
+    assert (done.world.slots["state"] == a.FREE).all()
+
+
+def test_users_with_a_feed_think_between_answer_and_question() -> None:
+    cls = ClassSpec(users=1, think=fixed(3.0))
+    log = serve(cls, arrivals([0.0] * 4, [(10, 1)] * 4)).log
+    np.testing.assert_allclose(log["arrival_s"], [3.0 + 3.25 * i for i in range(4)])
+
+
+def test_users_with_nothing_to_send_leave() -> None:
+    done = serve(ClassSpec(users=3), arrivals([], []))
+    assert len(done.log) == 0
+    assert (done.world.slots["state"] == a.FREE).all()
+
+
+def test_a_feed_of_users_brings_lengths() -> None:
+    with pytest.raises(ValueError, match="closed loop brings lengths"):
+        serve(ClassSpec(users=1, prompt=fixed(1.0), output=fixed(1.0)), arrivals([0.0]))
+
+
 MANY_USERS = """
 from simlab.draws import Distribution
 from simlab.engine import ApiSpec, ClassSpec, Engine, WorldSpec

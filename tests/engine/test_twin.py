@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from oracle_cases import EXACT, limits
 from recordings import COLUMNS, TOLERANCE_S, load, names
+from small_worlds import Plan, traced
+from small_worlds import run as serve
 from twin import KVCache, twin_replay
 
+from simlab.engine import ClassSpec, PoolSpec, StepCoefficients
 from simlab.one_replica import replay
 
 TICKS_PER_S = 512
@@ -107,6 +111,52 @@ def test_the_jump_equals_the_plain_loop(workload: tuple[list[dict[str, Any]], di
     for i, column in enumerate(COLUMNS):
         plain = np.array([outcome[i] for outcome in run.outcomes])
         np.testing.assert_allclose(answer[column], plain, rtol=0, atol=TOLERANCE_S, err_msg=column)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.one_of(workloads(), identical_prompts()), st.integers(1, 9), st.integers(1, 14))
+def test_a_closed_loop_with_a_feed_equals_the_plain_loop(
+    workload: tuple[list[dict[str, Any]], dict[str, Any]], users: int, chunk: int
+) -> None:
+    """Each user sends the next request of the feed when it is due and the last one is answered."""
+    rows, replica = workload
+    run = twin_replay(rows, **replica, users=users)
+    log = serve_users(rows, replica, users, chunk)
+    assert log["task"].tolist() == list(range(len(rows)))
+    for i, column in enumerate(COLUMNS):
+        plain = np.array([outcome[i] for outcome in run.outcomes])
+        np.testing.assert_allclose(log[column], plain, rtol=0, atol=TOLERANCE_S, err_msg=column)
+    assert in_flight(log) <= users
+
+
+def serve_users(rows: list[dict[str, Any]], replica: dict[str, Any], users: int, chunk: int) -> NDArray[Any]:
+    """The compiled engine's log, in the order of the rows, which come ``chunk`` at a time."""
+    chunks = [
+        traced([(r["arrival_s"], r["prompt_tokens"], r["output_tokens"], r["segments"]) for r in rows[i : i + chunk]])
+        for i in range(0, len(rows), chunk)
+    ]
+    limits = {key: value for key, value in replica.items() if key not in ("scheduling", "step_time")}
+    step = replica["step_time"]
+    pool = PoolSpec(
+        step=StepCoefficients(
+            base_s=step["base_s"],
+            prefill_token_s=step["per_prefill_token_s"],
+            decode_seq_s=step["per_decode_seq_s"],
+            decode_context_s=step["per_context_token_s"],
+            prefill_context_s=step["per_context_token_s"],
+        ),
+        **limits,
+    )
+    cls = ClassSpec(users=users, segmented=True)
+    plan = Plan(classes=(cls,), chunks=(tuple(chunks),), backends=(pool,), horizon_s=1e9, window_s=1e9)
+    log = serve(plan).log
+    return np.asarray(log[np.argsort(log["task"])])
+
+
+def in_flight(log: NDArray[Any]) -> int:
+    """Most requests under way at once; one that is sent when another is answered is not beside it."""
+    changes = [(t, 1) for t in log["arrival_s"]] + [(t, -1) for t in log["finish_s"]]
+    return int(np.cumsum([change for _, change in sorted(changes)]).max())
 
 
 def test_a_preempted_request_recomputed_token_by_token_is_decoding() -> None:

@@ -292,8 +292,12 @@ def twin_replay(
     block_size: int,
     prefix_caching: bool,
     scheduling: str = "fcfs",
+    users: int | None = None,
 ) -> TwinRun:
-    """Serves rows of `arrival_s, prompt_tokens, output_tokens[, segments][, priority]` as `simlab.replay` does."""
+    """Serves rows of `arrival_s, prompt_tokens, output_tokens[, segments][, priority]` as `simlab.replay` does.
+
+    With ``users``, each of so many users sends the next row when it is due and the user's last one is answered.
+    """
     everyone = [
         Request(
             row=row,
@@ -313,6 +317,8 @@ def twin_replay(
         if not replica.waiting and not replica.running:
             now = max(now, to_come[0].arrival_s)
         while to_come and to_come[0].arrival_s <= now:
+            if users is not None and len(replica.waiting) + len(replica.running) >= users:
+                break
             replica.arrive(to_come.pop(0))
         running = len(replica.running)
         batch = replica.schedule()
