@@ -72,8 +72,11 @@ def compiled_before() -> bool:
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compiles a plain scalar function on first call and keeps the machine code in `CACHE_FOLDER`."""
-    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy")(function)
+    """Compiles a plain scalar function on first call and keeps the machine code in `CACHE_FOLDER`.
+
+    It runs without Python's lock, so that runs in several threads share no more than the memory's speed.
+    """
+    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
     return compiled
 
 

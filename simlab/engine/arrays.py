@@ -97,21 +97,23 @@ class_dtype = _record(
 backend_dtype = _record(
     "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at "
     "knots_n prefill_knots_at prefill_knots_n concurrency reject_full in_flight queue_head queue_tail ttft itl "
-    "long_tokens",
+    "long_tokens known_seqs known_tokens known_context",
     "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s prefill_seq_s overhead_s "
     "work_prefill_s work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability cached_ratio",
 )
-"""A backend: a pool's limits and step-time coefficients, or an API's latency law, limits and buckets."""
+"""A backend: a pool's limits and step-time coefficients (``known_``: the largest batch, step and context that these are
+good for), or an API's latency law, limits and buckets."""
 
 replica_dtype = _record(
     "backend state next_rep k mode g n_decode ctx n_running n_waiting wait_head wait_tail run_head run_tail pf_head "
     "chunk free plain lru_head lru_tail free_block n_blocks free_run n_runs block_at bucket_at buckets run_at "
     "prepaid phase passed_over heap_n admits aborting steps preemptions prefill_tokens decode_tokens cached_tokens "
-    "prompt_tokens hpos",
+    "prompt_tokens hpos step_seqs step_tokens peak_seqs peak_tokens peak_context beyond_context_tokens",
     "t0 step_s step_inc_s t_event t_acc start_s ready_s stop_s busy_s up_s window_busy_s running_s waiting_s "
-    "free_block_s",
+    "free_block_s beyond_seqs_s beyond_tokens_s",
 )
-"""A replica: its batch, the stretch of steps it is in, its free blocks and its running totals."""
+"""A replica: its batch, the stretch of steps it is in, its free blocks and its running totals; ``peak_`` is the most
+there was, ``beyond_`` how long (or for how many tokens) it was above what the backend's ``known_`` fields say."""
 
 slot_dtype = _record(
     "state cls tenant prompt output attempt backend replica gen computed target out_done out_join g_join blocks refs "

@@ -401,7 +401,7 @@ def _backends(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[A
         step = backend.step
         record["kind"] = a.POOL
         for name in ("dispatch", "priority", "max_num_seqs", "block_size", "kv_blocks", "max_model_len", "overhead_s",
-                     "work_prefill_s", "work_decode_s"):
+                     "work_prefill_s", "work_decode_s", "known_seqs", "known_tokens", "known_context"):
             record[name] = getattr(backend, name)
         for name in ("base_s", "prefill_token_s", "decode_seq_s", "decode_context_s", "prefill_context_s",
                      "attention_s", "prefill_seq_s"):

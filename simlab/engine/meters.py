@@ -120,6 +120,29 @@ def account(w: World, r: int, t: float) -> None:
         rep.window_busy_s += dt
 
 
+@inlined
+def meter_step(w: World, r: int, seqs: int, tokens: int) -> None:
+    """Notes what is in the steps that begin: decoding sequences, and tokens in all."""
+    rep = reps_of(w)[r]
+    rep.step_seqs = seqs
+    rep.step_tokens = tokens
+    if seqs > rep.peak_seqs:
+        rep.peak_seqs = seqs
+    if tokens > rep.peak_tokens:
+        rep.peak_tokens = tokens
+
+
+@inlined
+def meter_beyond(w: World, r: int, t: float) -> None:
+    """Books the steps that end at ``t`` as beyond what the step time is known for, if they are."""
+    rep = reps_of(w)[r]
+    be = backends_of(w)[rep.backend]
+    if rep.step_seqs > be.known_seqs:
+        rep.beyond_seqs_s += t - rep.t0
+    if rep.step_tokens > be.known_tokens:
+        rep.beyond_tokens_s += t - rep.t0
+
+
 @kernel
 def book_replicas(w: World, t: float) -> None:
     """Books what the replicas did up to ``t`` in the current window."""
@@ -213,6 +236,12 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
             cell.work_s += (
                 s.prefilled * be.work_prefill_s + output_tokens * be.work_decode_s + s.ctx_work * be.decode_context_s
             )
+            rep = reps_of(w)[s.replica]
+            context = s.prompt + output_tokens
+            if context > rep.peak_context:
+                rep.peak_context = context
+            if context > be.known_context:
+                rep.beyond_context_tokens += s.prefilled + output_tokens
         window = windows_of(w)[state_of(w).window, s.backend]
         window.prompt_tokens += s.prompt
         window.output_tokens += output_tokens

@@ -7,7 +7,7 @@ from simlab.engine.arrays import CHUNKS, DECODE, IDLE, MIXED, NONE, PLAN, WAITIN
 from simlab.engine.heaps import set_event
 from simlab.engine.kvcache import blocks_for, cache_full, release, take, whole_blocks
 from simlab.engine.lockstep import ORDER, free_blocks, join_decode, leave_decode, new_blocks
-from simlab.engine.meters import ITL, account, add_steps, add_time
+from simlab.engine.meters import ITL, account, add_steps, add_time, meter_beyond
 from simlab.engine.queues import insert_waiting, queue_by_priority, remove_running, remove_waiting
 from simlab.engine.schedule import rejoin_passed_over
 from simlab.engine.step_time import steps_by, stretch_s
@@ -107,6 +107,7 @@ def advance(w: World, r: int, t: float) -> None:
     k = rep.k
     n = rep.n_decode
     rep.steps += k
+    meter_beyond(w, r, t)
     if n > 0:
         need = new_blocks(w, r, k, bs)
         if rep.mode == MIXED:

@@ -15,7 +15,7 @@ from simlab.engine.arrays import CHUNKS, DECODE, IDLE, MIXED, NEVER, NONE, PASSE
 from simlab.engine.heaps import set_event
 from simlab.engine.kvcache import blocks_for, cache_full, hit, lookup, take
 from simlab.engine.lockstep import ORDER, free_blocks, join_decode, leave_decode, name_twins, new_blocks
-from simlab.engine.meters import account
+from simlab.engine.meters import account, meter_step
 from simlab.engine.queues import append_running, insert_waiting, queue_by_priority, remove_running, remove_waiting
 from simlab.engine.step_time import step_seconds, stretch_s
 from simlab.engine.world import World, backends_of, finish_of, phases_of, reps_of, slots_of
@@ -171,6 +171,7 @@ def _plan_step_time(w: World, r: int, t: float) -> None:
         slot = s.next
     rep.step_s = step_seconds(w, rep.backend, decodes, prefill, requests, decode_context, prefill_context, work)
     rep.step_inc_s = 0.0
+    meter_step(w, r, decodes, decodes + prefill)
     rep.k = 1
     rep.mode = MIXED
     rep.t0 = t
@@ -343,6 +344,7 @@ def _plan_stretch(w: World, r: int, t: float, left: int, chunk: int) -> None:
     rep.step_inc_s = (
         be.decode_context_s * decodes + be.prefill_context_s * prefill + be.attention_s * prefill * prefill
     )
+    meter_step(w, r, decodes, decodes + prefill)
     rep.k = k
     rep.chunk = chunk
     rep.mode = DECODE if chunk == 0 else CHUNKS

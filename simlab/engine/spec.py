@@ -128,6 +128,8 @@ class PoolSpec:
         max_model_len: longer requests are rejected.
         overhead_s: time a request spends outside the scheduler, added to its first token and its end.
         work_prefill_s, work_decode_s: weights of a computed prompt token and a generated token in sharing out cost.
+        known_seqs, known_tokens, known_context: decoding sequences and tokens in a step, and tokens of a request, up to
+            which ``step`` is known to be good; it is metered how long the pool is beyond.
     """
 
     step: StepCoefficients
@@ -144,6 +146,9 @@ class PoolSpec:
     overhead_s: float = 0.0
     work_prefill_s: float = 1.0
     work_decode_s: float = 1.0
+    known_seqs: int = 1 << 40
+    known_tokens: int = 1 << 40
+    known_context: int = 1 << 40
 
 
 @dataclass(frozen=True)

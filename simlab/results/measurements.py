@@ -117,9 +117,20 @@ REPLICA_DTYPE = np.dtype(
         ("decode_tokens", "i8"),
         ("cached_tokens", "i8"),
         ("prompt_tokens", "i8"),
+        ("peak_seqs", "i8"),
+        ("peak_tokens", "i8"),
+        ("peak_context", "i8"),
+        ("beyond_seqs_s", "f8"),
+        ("beyond_tokens_s", "f8"),
+        ("beyond_context_tokens", "i8"),
     ]
 )
-"""The lease of one replica: ordered at `start_s`, serving from `ready_s`, given back at `stop_s` (inf: still up)."""
+"""The lease of one replica: ordered at `start_s`, serving from `ready_s`, given back at `stop_s` (inf: still up).
+
+`peak_seqs` and `peak_tokens` are the most decoding sequences and tokens in a step, `peak_context` the longest request
+that ended; `beyond_seqs_s`, `beyond_tokens_s` the busy time in steps above what its profile was measured on, and
+`beyond_context_tokens` the tokens computed for requests longer than that.
+"""
 
 
 @dataclass(frozen=True, eq=False)

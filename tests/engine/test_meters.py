@@ -167,3 +167,32 @@ def test_windows_hold_what_happened_in_them() -> None:
     np.testing.assert_allclose(windows["waiting_s"] + windows["running_s"], inside, atol=1e-9)
     # The last window ends with the horizon.
     np.testing.assert_allclose(windows["up_s"], 2 * np.diff(np.minimum(edges, 200.0)))
+
+
+def test_replicas_meter_how_far_they_go_and_how_long_beyond_what_is_known() -> None:
+    """Steps of a second: a prompt of 3; a decode beside a prompt of 2; two decodes; one decode."""
+    plan = Plan(
+        classes=(ClassSpec(),),
+        chunks=(arrivals([0.0, 0.5], [(3, 3), (2, 3)]),),
+        backends=(PoolSpec(StepCoefficients(1.0), known_seqs=1, known_tokens=2, known_context=5),),
+        horizon_s=20.0,
+    )
+    (rep,) = run(plan).world.reps
+    assert (rep["peak_seqs"], rep["peak_tokens"], rep["peak_context"]) == (2, 3, 6)
+    assert rep["busy_s"] == pytest.approx(4.0)
+    assert rep["beyond_seqs_s"] == pytest.approx(1.0)
+    assert rep["beyond_tokens_s"] == pytest.approx(2.0)
+    assert rep["beyond_context_tokens"] == 6
+
+
+def test_a_jump_over_many_steps_is_metered_whole() -> None:
+    plan = Plan(
+        classes=(ClassSpec(),),
+        chunks=(arrivals([0.0, 0.0], [(5, 101), (5, 51)]),),
+        backends=(PoolSpec(StepCoefficients(0.5, 0.1), known_seqs=1),),
+        horizon_s=99.0,
+    )
+    (rep,) = run(plan).world.reps
+    assert rep["peak_seqs"] == 2
+    assert rep["beyond_seqs_s"] == pytest.approx(50 * 0.5)
+    assert rep["beyond_tokens_s"] == 0.0
