@@ -227,9 +227,7 @@ def _points(rises: Sequence[tuple[Column, float]]) -> tuple[tuple[float, float],
     # A table goes on at its last slope: after a stair, or a level alone, that must be level.
     if len(at) == 1 or at[-1] - at[-2] <= 1.0:
         at.append(2.0 * at[-1])
-    seconds = [
-        level + sum(v * min(max((x - c.low) / (c.high - c.low), 0.0), 1.0) for c, v in slopes) for x in at
-    ]
+    seconds = [level + sum(v * min(max((x - c.low) / (c.high - c.low), 0.0), 1.0) for c, v in slopes) for x in at]
     points = list(zip(at, seconds, strict=True))
     kept = [points[0]]
     for point, after in pairwise(points[1:]):

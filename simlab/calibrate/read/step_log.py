@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simlab.calibrate.attention_work import attention_work
 from simlab.calibrate.read.files import plain_name, read_text
 from simlab.calibrate.read.hints import ServerHints
 from simlab.calibrate.read.problems import Problems
@@ -20,10 +21,11 @@ STEP_COLUMNS = {
     "prefill_tokens": ("prefill_tokens", "context_tokens"),
     "prefill_requests": ("prefill_requests", "context_requests"),
     "prefill_start_tokens": ("prefill_kv_tokens", "prefill_start_tokens"),
+    "prefill_variance": ("prefill_len_var",),
     "decode_requests": ("decode_requests", "generation_requests"),
     "decode_context_tokens": ("decode_kv_tokens", "decode_context_tokens"),
 }
-"""Columns of a step log by field of `Steps`."""
+"""Columns of a step log by field of `Steps`; ``prefill_variance`` of the prompts' lengths goes into ``work``."""
 
 
 def is_step_log(columns: list[str]) -> bool:
@@ -135,8 +137,11 @@ def _steps(table: Table, problems: Problems) -> Steps | None:
         context = context + decode
     elif names["decode_context_tokens"] is None:
         context = np.where(decode > 0.0, math.nan, 0.0)
-    # Chunks are known where a single request prefills; of several, lengths are not logged.
+    # Chunks are known where a single request prefills; of several, the variance of their lengths tells enough.
     work = np.where(requests == 1.0, prefill * (start + (prefill + 1.0) / 2.0), math.nan)
+    if names["prefill_variance"] is not None:
+        by_variance = attention_work(prefill, requests, start, column("prefill_variance", 0.0))
+        work = np.where(requests > 1.0, by_variance, work)
     work = np.where(prefill == 0.0, 0.0, work)
     real = np.ones(len(table), dtype=bool)
     if "segment" in table.frame.columns:
