@@ -79,7 +79,8 @@ class Load:
     Attributes:
         concurrency: most requests in flight over the whole deployment; None: no limit.
         rate_rps: requests sent in a second; infinite: all at once, or as fast as ``concurrency`` lets them.
-        burstiness: shape of the gamma law of the times between requests, as ``vllm bench serve``: 1 is Poisson.
+        burstiness: shape of the gamma law of the times between requests, as ``vllm bench serve``: 1 is Poisson,
+            infinite is evenly spaced.
         requests: how many were sent; None where a source does not say.
         prompt_tokens, output_tokens: nominal lengths of a request (means where every request has its own).
         low, high: lengths are uniform between these shares of the nominal ones.
@@ -123,7 +124,8 @@ class Requests:
     """The requests of a run in the order in which they were sent, [n] each.
 
     Attributes:
-        start_s: when the request was sent, s from the first one (after any wait of the client for its concurrency).
+        start_s: when the request was sent, s from the first one (after any wait of the client for its concurrency);
+            NaN where a source does not say.
         prompt_tokens, output_tokens: lengths.
         ttft_s: from sending to the first token, s.
         e2e_s: from sending to the last token, s.

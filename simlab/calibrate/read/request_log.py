@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simlab.calibrate.read.client import shape_of
+from simlab.calibrate.read.configs import config_servers
+from simlab.calibrate.read.context import Context
 from simlab.calibrate.read.files import plain_name
-from simlab.calibrate.read.hints import ServerHints
-from simlab.calibrate.read.metrics import check_together, metrics_of, unit_hint
-from simlab.calibrate.read.problems import Problems
-from simlab.calibrate.read.servers import Facts, server_of
-from simlab.calibrate.read.step_log import config_servers
+from simlab.calibrate.read.metrics import metrics_of
+from simlab.calibrate.read.plausible import Frame, check_together, unit_hint
+from simlab.calibrate.read.row_servers import Made
 from simlab.calibrate.read.table import Floats, Table, first_present
-from simlab.calibrate.run import Load, Requests, Run, Server
+from simlab.calibrate.run import Load, Requests, Run
 
 REQUEST_COLUMNS = {
     "start_s": ("t_launch_s", "t_arrival_s", "start_s", "arrival_s", "start_ms", "arrival_ms"),
@@ -26,112 +27,111 @@ REQUEST_COLUMNS = {
     "e2e_s": ("e2e_s", "e2e_ms", "latency_s", "latency_ms"),
     "queue_s": ("queue_s", "queue_ms"),
 }
-"""Columns of a request log by what they say."""
+"""Columns of a request log by what they say; generation is from the first token to the last."""
 
 RUN_COLUMNS = ("config_id", "workload", "qps", "run")
 """Columns that part a log into runs."""
 
-CLOCK_S = 0.02
-"""How far sums of logged times may be off: logs are rounded."""
+EVEN_GAPS = 0.1
+"""Sendings whose gaps vary by less than this share of their mean are evenly spaced."""
+
+LOST = 0.05
+"""Where more than this share of the offered requests is not in a log, the run's notes say so."""
 
 
 def is_request_log(columns: Sequence[str]) -> bool:
     """Whether a table with these columns has a request in each row."""
     there = set(columns)
-    needed = ("start_s", "prompt_tokens", "output_tokens", "ttft_s")
     last = there & {*REQUEST_COLUMNS["e2e_s"], *REQUEST_COLUMNS["generation_s"]}
+    needed = ("start_s", "prompt_tokens", "output_tokens", "ttft_s")
     return bool(last) and all(there & set(REQUEST_COLUMNS[what]) for what in needed)
 
 
-def read_request_log(table: Table, hints: ServerHints, problems: Problems) -> list[Run]:
+def read_request_log(table: Table, context: Context) -> list[Run]:
     """The runs of a request log: one for each configuration, workload and rate that it holds."""
-    if table.has("config_id"):
-        servers = config_servers(table, hints, problems)
-    else:
-        made = server_of(Facts(), hints, str(table.path), problems)
-        servers = {} if made is None else {"": made}
-    parts = [name for name in RUN_COLUMNS if table.has(name)]
-    runs: list[Run] = []
+    before = len(context.problems)
+    servers = config_servers(table, context)
     columns = {what: first_present(names, table.frame.columns) or "" for what, names in REQUEST_COLUMNS.items()}
-    before = len(problems)
-    values = {
-        what: table.seconds(name, required=True, above=what in {"ttft_s", "e2e_s"})
-        if what.endswith("_s")
-        else table.numbers(name, required=True, least=1.0)
-        for what, name in columns.items()
-        if name
-    }
-    if len(problems) > before:
+    values = {what: _column(table, what, name) for what, name in columns.items() if name}
+    parts = [name for name in RUN_COLUMNS if table.has(name)]
+    rates = table.numbers("qps", above=True, required=True) if "qps" in parts else None
+    if len(table) == 0:
+        context.problems.add(str(table.path), "", "has column names but no requests; it must hold at least one")
+    if len(context.problems) > before:
         return []
-    rates = table.numbers("qps", above=True) if "qps" in parts else None
+    _check_rows(table, values, columns, context)
+    groups: Mapping[object, object] = {"": np.arange(len(table))}
     if parts:
-        groups = table.frame.reset_index(drop=True).groupby(parts, sort=False).indices
-    else:
-        groups = {"": np.arange(len(table))}
+        groups = dict(table.frame.reset_index(drop=True).groupby(parts, sort=False).indices)
+    runs: list[Run] = []
     for key, indices in groups.items():
         rows = np.asarray(indices, dtype=np.int64)
         words = [str(word) for word in (key if isinstance(key, tuple) else (key,))]
-        config = words[0] if "config_id" in parts else ""
-        if config not in servers:
-            continue
-        name = "-".join(word for word in words if word) or plain_name(table.path)
-        part = {what: column[rows] for what, column in values.items()}
-        rate = None if rates is None else float(rates[rows[0]])
-        run = _run(name, table, rows, part, columns, servers[config], rate, hints, problems)
-        if run is not None:
-            runs.append(run)
+        made = servers.get(words[0] if "config_id" in parts else "")
+        if made is not None and len(context.problems) == before:
+            name = "-".join(word for word in words if word) or plain_name(table.path)
+            rate = None if rates is None else float(rates[rows[0]])
+            runs.append(_run(name, table, rows, values, columns, made, rate, context))
     return runs
+
+
+def _column(table: Table, what: str, name: str) -> Floats:
+    if what.endswith("_s"):
+        return table.seconds(name, required=True, above=what in {"ttft_s", "e2e_s"})
+    return table.numbers(name, required=True, least=1.0)
+
+
+def _check_rows(table: Table, values: Mapping[str, Floats], columns: Mapping[str, str], context: Context) -> None:
+    """Adds a problem for a request that ends before its first token."""
+    if "e2e_s" not in values:
+        return
+    late = np.flatnonzero(values["ttft_s"] > values["e2e_s"] * (1.0 + 1e-6))
+    if len(late):
+        i = int(late[0])
+        first, whole = float(values["ttft_s"][i]), float(values["e2e_s"][i])
+        message = f"the first token came after {first:g} s, but the whole request took {whole:g} s"
+        repair = f"correct {columns['ttft_s']} or {columns['e2e_s']}"
+        more = f" ({len(late)} such rows)" if len(late) > 1 else ""
+        context.problems.add(table.where(i), columns["ttft_s"], f"{message}{unit_hint(first, whole)}; {repair}{more}")
 
 
 def _run(
     name: str,
     table: Table,
     rows: NDArray[np.int64],
-    part: dict[str, Floats],
-    columns: dict[str, str],
-    made: tuple[Server, tuple[str, ...]],
+    values: Mapping[str, Floats],
+    columns: Mapping[str, str],
+    made: Made,
     rate: float | None,
-    hints: ServerHints,
-    problems: Problems,
-) -> Run | None:
-    before = len(problems)
-    order = np.argsort(part["start_s"], kind="stable")
-    part = {what: column[order] for what, column in part.items()}
-    e2e = part["e2e_s"] if "e2e_s" in part else part["ttft_s"] + part["generation_s"]
-    late = np.flatnonzero(part["ttft_s"] > e2e + 1e-9)
-    if len(late):
-        i = int(late[0])
-        message = f"read a first token after {part['ttft_s'][i]:g} s of a request that took {e2e[i]:g} s"
-        hint = unit_hint(float(part["ttft_s"][i]), float(e2e[i]))
-        problems.add(table.where(int(rows[order[i]])), columns["ttft_s"], f"{message}{hint}; correct the column")
-        return None
+    context: Context,
+) -> Run:
+    order = rows[np.argsort(values["start_s"][rows], kind="stable")]
+    part = {what: column[order] for what, column in values.items()}
     start = part["start_s"] - part["start_s"][0]
     requests = Requests(
         start_s=start,
         prompt_tokens=part["prompt_tokens"].astype(np.int64),
         output_tokens=part["output_tokens"].astype(np.int64),
         ttft_s=part["ttft_s"],
-        e2e_s=e2e,
+        e2e_s=part["e2e_s"] if "e2e_s" in part else part["ttft_s"] + part["generation_s"],
         queue_s=part.get("queue_s"),
     )
+    n, notes = len(start), list(made[1])
+    gaps = np.diff(start)
+    even = n > 2 and float(np.percentile(np.abs(gaps - np.median(gaps)), 75)) < EVEN_GAPS * float(np.median(gaps))
+    seen = (n - 1) / float(start[-1]) if start[-1] > 0.0 else math.inf
+    offered = seen if rate is None else rate
+    if math.isfinite(offered) and n < (1.0 - LOST) * offered * float(start[-1]):
+        expected = round(offered * float(start[-1])) + 1
+        notes.append(f"{n} requests are in the log, about {expected} were offered: the others failed or were not kept")
     measured = metrics_of(requests)
     where = table.where(int(rows[0]))
-    check_together(measured, where, problems, fields=columns)
-    shared = hints.shared_prefix() or (0, 1)
-    notes = list(made[1])
-    n, span = len(start), float(start[-1])
-    if rate is None:
-        rate = (n - 1) / span if span > 0.0 else math.inf
-    load = Load(
-        rate_rps=rate,
-        requests=n,
-        prompt_tokens=float(np.mean(requests.prompt_tokens)),
-        output_tokens=float(np.mean(requests.output_tokens)),
-        shared_tokens=shared[0],
-        shared_kinds=shared[1],
-    )
-    if len(problems) > before:
-        return None
+    frame = Frame(output_tokens=float(np.mean(requests.output_tokens)))
+    check_together(measured, frame, where, columns, context.problems)
+    means = (float(np.mean(requests.prompt_tokens)), float(np.mean(requests.output_tokens)))
+    shape = shape_of({}, means, requests, where, context)
+    burstiness = math.inf if even else 1.0
+    load = Load(rate_rps=offered, burstiness=burstiness, requests=n, **vars(shape))
     return Run(
         name=name,
         where=where,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from simlab.calibrate.read.context import Context
 from simlab.calibrate.read.hints import ServerHints
-from simlab.calibrate.read.problems import Problems
 from simlab.calibrate.run import Server
 from simlab.errors import InputError
 from simlab.profiles import gpu, model
@@ -25,8 +25,18 @@ _PRECISION_OF = {alias: name for name, aliases in _PRECISIONS.items() for alias 
 _IN_NAME = sorted((alias for name in ("fp8", "fp4", "int4") for alias in _PRECISIONS[name]), key=len, reverse=True)
 _VARIANT = re.compile(r"-(?:instruct|chat|it|base|thinking|\d{4}|hf)$")
 _MEMORY = re.compile(r"-\d+gb(?:-.*)?$")
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+WHOLE = ("tp", "dp", "replicas", "max_num_seqs", "max_num_batched_tokens", "kv_blocks", "block_size", "max_model_len")
+"""Attributes of `Server` that are whole numbers."""
+
+SWITCHES = ("expert_parallel", "prefix_caching")
+"""Attributes of `Server` that are true or false."""
+
 IDENTITY = ("model", "gpu", "tp", "dp", "expert_parallel", "precision")
 """What makes a set-up."""
+
+ASSUMED_PRECISION = "precision bf16 is assumed"
 
 
 def slug(name: str) -> str:
@@ -104,6 +114,14 @@ def precision_name(name: str) -> str | None:
     return None if plain in {"auto", "", "none", "nan"} else _PRECISION_OF.get(plain, plain)
 
 
+def _whole(text: str) -> int | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if 1.0 <= number < 1e12 and number == int(number) else None
+
+
 @dataclass
 class Facts:
     """What one file says of its server.
@@ -113,19 +131,35 @@ class Facts:
         fields: where in the file each is from.
         assumed: attributes that were inferred, which a hint may set otherwise.
         notes: what was inferred.
+        wrong: fields with a value that their attribute cannot have, and what is allowed.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     assumed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    wrong: dict[str, str] = field(default_factory=dict)
 
     def say(self, attribute: str, value: Any, source: str) -> None:
-        """Takes what a field says; nothing where it is empty."""
-        if value is not None and value != "" and value == value:  # NaN is not equal to itself
-            self.values[attribute] = value
-            self.fields[attribute] = source
-            self.assumed.discard(attribute)
+        """Takes what a field says, of the attribute's type; nothing where it is empty or leaves it to the server."""
+        text = "" if value is None else str(value).strip()
+        if text.lower() in {"", "nan", "none", "null", "default", "auto"}:
+            return
+        if attribute in WHOLE:
+            value = _whole(text)
+        elif attribute in SWITCHES:
+            value = _TRUTH.get(text.lower())
+        if value is None:
+            allowed = "a whole number of 1 or more" if attribute in WHOLE else "true or false"
+            self.wrong[source] = f"read {text!r}; allowed: {allowed}; correct it"
+            return
+        self.values[attribute] = value
+        self.fields[attribute] = source
+        self.assumed.discard(attribute)
+
+    def copy(self) -> Facts:
+        """The same facts, to be changed by themselves."""
+        return Facts(dict(self.values), dict(self.fields), set(self.assumed), list(self.notes), dict(self.wrong))
 
     def assume(self, attribute: str, value: Any, why: str) -> None:
         """Takes what is likely where no field says it."""
@@ -137,8 +171,8 @@ class Facts:
 
 def usual_names(facts: Facts) -> Facts:
     """The same facts with the tables' names; precision from the model's name or its published weights at need."""
-    values, notes = dict(facts.values), list(facts.notes)
-    new = Facts(values, dict(facts.fields), set(facts.assumed), notes)
+    new = facts.copy()
+    values = new.values
     if "gpu" in values:
         values["gpu"] = gpu_name(str(values["gpu"]))[0]
     for attribute in ("precision", "kv_precision"):
@@ -178,23 +212,25 @@ def told(hints: ServerHints) -> dict[str, Any]:
 
 
 def server_of(
-    facts: Facts, hints: ServerHints, where: str, problems: Problems, *, served_name: bool = False
+    facts: Facts, context: Context, where: str, *, served_name: bool = False
 ) -> tuple[Server, tuple[str, ...]] | None:
     """The server that a file and the user's hints describe together, and what had to be assumed.
 
     Args:
         facts: what the file says.
-        hints: what the user says.
+        context: has the user's hints; gets what is missing or contradicts.
         where: the file, for problems.
-        problems: gets what is missing or contradicts.
         served_name: the file has the name under which the model was served, which may be anything.
 
     Returns:
         None where something is missing or contradicts; problems says what.
     """
-    usual, before = usual_names(facts), len(problems)
+    problems, before = context.problems, len(context.problems)
+    for source, message in facts.wrong.items():
+        problems.add(where, source, message)
+    usual = usual_names(facts)
     values, notes = usual.values, usual.notes
-    for attribute, hint in told(hints).items():
+    for attribute, hint in told(context.hints).items():
         stated = values.get(attribute)
         if stated is not None and stated != hint and attribute not in usual.assumed:
             written = facts.values.get(attribute, stated)
@@ -213,7 +249,7 @@ def server_of(
         return None
     if "precision" not in values:
         values["precision"] = "bf16"
-        notes.append("precision bf16 is assumed")
+        notes.append(ASSUMED_PRECISION)
     return Server(**values), tuple(dict.fromkeys(notes))
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simlab.calibrate.read.command import flags, server_facts
+from simlab.calibrate.read.context import Context
 from simlab.calibrate.read.files import plain_name, read_text
-from simlab.calibrate.read.problems import Problems
 from simlab.calibrate.read.scrape import is_scrape, scrape_facts
 from simlab.calibrate.read.servers import Facts
 
-FOLDERS = (".", "../server_side")
-"""Where a sidecar is looked for, from the result's folder."""
+SIDE_FOLDER = "server_side"
+"""Besides the result's own folder, a folder of this name next to it may hold sidecars."""
+
+ENDINGS = (".metrics.json", ".metrics.txt")
+"""What a sidecar's name has after that of the result."""
 
 SERVER_FIELDS = (
+    "model",
     "gpu",
     "tp",
     "precision",
@@ -35,6 +40,8 @@ SERVER_FIELDS = (
 )
 """Fields that a sidecar's ``server`` object may have; all are attributes of `Server`."""
 
+_OFFLINE = re.compile(r"\bbench\s+(?:latency|throughput)\b")
+
 
 @dataclass
 class Sidecar:
@@ -43,7 +50,7 @@ class Sidecar:
     Attributes:
         flags: of the client's command line.
         facts: of the server.
-        found: files that were read.
+        found: files that were read, that with the command line first.
     """
 
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -51,39 +58,46 @@ class Sidecar:
     found: list[Path] = field(default_factory=list)
 
 
-def sidecar_of(path: Path, problems: Problems) -> Sidecar:
-    """Reads NAME.metrics.json and NAME.metrics.txt beside NAME.json, or in ../server_side."""
-    side, name = Sidecar(), plain_name(path)
-    for folder in FOLDERS:
-        beside = path.parent / folder / f"{name}.metrics.json"
+def is_sidecar(path: Path) -> bool:
+    """Whether a file is read together with a result, not by itself."""
+    return path.name.endswith(ENDINGS)
+
+
+def sidecar_of(path: Path, context: Context) -> Sidecar:
+    """What ``NAME.metrics.json`` and ``NAME.metrics.txt`` beside NAME.json, or in ``../server_side``, say."""
+    side, name = Sidecar(), plain_name(path).removesuffix(".iterations")
+    for folder in dict.fromkeys((path.parent, path.parent.parent / SIDE_FOLDER)):
+        beside = folder / f"{name}.metrics.json"
         if beside.is_file():
             side.found.append(beside)
-            _take_json(beside, side, problems)
-        scraped = path.parent / folder / f"{name}.metrics.txt"
-        if scraped.is_file():
-            text = read_text(scraped, problems)
-            if text is not None and is_scrape(text):
-                side.found.append(scraped)
-                scrape_facts(text, scraped.name, side.facts)
+            _take_json(beside, side, context)
+        scraped = folder / f"{name}.metrics.txt"
+        text = read_text(scraped, context.problems) if scraped.is_file() else None
+        if text is not None and is_scrape(text):
+            side.found.append(scraped)
+            scrape_facts(text, scraped.name, side.facts)
     return side
 
 
-def _take_json(path: Path, side: Sidecar, problems: Problems) -> None:
-    text = read_text(path, problems)
+def _take_json(path: Path, side: Sidecar, context: Context) -> None:
+    text = read_text(path, context.problems)
     if text is None:
         return
     try:
         data: Any = json.loads(text)
     except json.JSONDecodeError as error:
-        problems.add(f"{path}:{error.lineno}", "", f"not JSON ({error.msg}); give the file as it was written")
+        message = f"not JSON ({error.msg.lower()}); give the file as it was written, or remove it"
+        context.problems.add(f"{path}:{error.lineno}", "", message)
         return
     if not isinstance(data, dict):
         return
-    if isinstance(data.get("command"), str):
-        side.flags = flags(data["command"])
+    command, server = data.get("command"), data.get("server")
+    if isinstance(command, str):
+        side.flags = flags(command)
+        if _OFFLINE.search(command):
+            server_facts(command, f"{path.name}: command", side.facts)
     if isinstance(data.get("server_command"), str):
         server_facts(data["server_command"], f"{path.name}: server_command", side.facts)
-    server = data.get("server")
     if isinstance(server, dict):
         for attribute in SERVER_FIELDS:
             side.facts.say(attribute, server.get(attribute), f"{path.name}: server.{attribute}")
