@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from simlab.profiles import Efficiency, Profile, StepTime, Uncertainty, Validity, gpu, kv_blocks, model, roofline
-from simlab.profiles.estimates import PRIOR
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +30,8 @@ PRIOR_SD = {
     "overhead_s": 0.7,
 }
 SHARES = ("bandwidth", "flops", "kv_bandwidth", "attention_flops", "routing_spread")
-NAMES = [entry.name for entry in fields(Efficiency)]
+NAMES = [entry.name for entry in fields(Efficiency) if entry.name in PRIOR_SD]
+PRIOR = Efficiency()
 # What the simulated benchmark is trusted to: standard deviation of log(simulated / measured).
 TPOT_SD, TTFT_SD = 0.04, 0.10
 # Terms whose joint covariance a profile carries, and how unsure each is before a row is seen.

@@ -2,123 +2,145 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from simlab.errors import InputError, Problem
-from simlab.profiles.gpus import Gpu, gpus
+from simlab.profiles.gpus import Gpu
 from simlab.profiles.gpus import gpu as find_gpu
-from simlab.profiles.models import WEIGHT_BYTES, Model, models
+from simlab.profiles.models import KV_BYTES, WEIGHT_BYTES, Model
 from simlab.profiles.models import model as find_model
 from simlab.profiles.record import Profile, Uncertainty
-from simlab.profiles.roofline import Efficiency, roofline
+from simlab.profiles.roofline import Efficiency, of_work, work
+from simlab.profiles.step_time import StepTime
 
-# The prior counts as much as one measured profile of the very same kind.
-PRIOR = Efficiency()
-PRIOR_WEIGHT = 1.0
-# Scheduling and sampling take about as long on the host as launching this many layers (0.7 ms of 3 ms at 64 layers).
-FIXED_LAYERS = 16
-# The prior's host times are of a model this deep.
-PRIOR_LAYERS = 64
-_OF_A_LAYER = frozenset({"host_s", "eager_s"})
-# An estimate is never surer than this, however well the measured profiles agree among themselves.
-FLOOR_SD = 0.20
-# Relative standard deviation of each efficiency before anything was measured.
-PRIOR_SD = 0.40
-# Which efficiency moves which term of the step-time.
-_TERM_OF = {
-    "host_s": "base_s",
-    "bandwidth": "linear",
-    "kv_bandwidth": "per_kv_token_s",
-    "attention_flops": "attn_s",
-    "per_seq_s": "per_seq_s",
-    "overhead_s": "overhead_s",
-}
+if TYPE_CHECKING:
+    from simlab.profiles.pooling import Floats, States
+
+# Terms whose logarithms vary together in an estimate.
+TERMS = ("base_s", "per_seq_s", "per_kv_token_s", "attn_s", "linear", "prefill_linear", "overhead_s")
+# What the regression cannot know of a server it never saw: software, its settings and how it was measured. Standard
+# deviations of the logarithm of all decode steps and of all steps with prompts, and their correlation; chosen so that
+# 90% intervals hold 90% of what was measured on GPUs and models left out (calibrate.estimate_check).
+DECODE_SD, PROMPT_SD, TOGETHER = 0.11, 0.28, 0.3
 
 
 def learned(
-    model: Model, gpu: Gpu, precision: str, measured: Iterable[Profile]
-) -> tuple[Efficiency, dict[str, float], list[str]]:
-    """Efficiencies for a set-up from the measured profiles, by likeness.
-
-    Each measured profile counts by how alike it is: halved for another GPU generation, for another precision, and for
-    dense against mixture of experts; fourfold for the very same model. The set-ups of one model on one GPU count as one
-    together. Logarithms are averaged with a prior; host times go by the layer, since a layer is what is launched.
+    model: Model, gpu: Gpu, precision: str, measured: Iterable[Profile], *, dp: int = 1
+) -> tuple[Efficiency, Floats, list[str]]:
+    """Efficiencies for a set-up from the measured profiles; see `pooling` for how.
 
     Returns:
-        The efficiencies, the relative standard deviation of each, and the names of the profiles used.
+        The efficiencies; the covariance of their logarithms in the order of `pooling.NAMES`, [q, q]; and the names of
+        the profiles used, of models and GPUs that the tables know.
     """
-    cards, architectures = gpus(), models()
-    known = [one for one in measured if one.efficiency is not None and one.gpu in cards and one.model in architectures]
-    crowd = Counter((one.model, one.gpu) for one in known)
-    samples = [(PRIOR_WEIGHT, _by_layer(PRIOR, PRIOR_LAYERS))]
-    for profile in known:
-        other = architectures[profile.model]
-        like = 1.0 / crowd[profile.model, profile.gpu]
-        like *= 1.0 if cards[profile.gpu].architecture == gpu.architecture else 0.5
-        like *= 1.0 if profile.precision == precision else 0.5
-        like *= 1.0 if bool(other.experts) == bool(model.experts) else 0.5
-        like *= 4.0 if profile.model == model.name else 1.0
-        samples.append((like, _by_layer(profile.efficiency or PRIOR, other.layers)))
-    total = sum(weight for weight, _ in samples)
-    means: dict[str, float] = {}
-    spreads: dict[str, float] = {}
-    for name in PRIOR.as_dict():
-        mean = sum(weight * logs[name] for weight, logs in samples) / total
-        scatter = sum(weight * (logs[name] - mean) ** 2 for weight, logs in samples) + PRIOR_WEIGHT * PRIOR_SD**2
-        means[name] = math.exp(mean) * (model.layers + FIXED_LAYERS if name in _OF_A_LAYER else 1.0)
-        spreads[name] = max(FLOOR_SD, math.sqrt(scatter / total))
-    return Efficiency(**means), spreads, [one.name for one in known]
+    from simlab.profiles import pooling
 
-
-def _by_layer(efficiency: Efficiency, layers: int) -> dict[str, float]:
-    """Logarithms of efficiencies, host times divided by the layers and the fixed part."""
-    launched = layers + FIXED_LAYERS
-    return {
-        name: math.log(value / launched if name in _OF_A_LAYER else value)
-        for name, value in efficiency.as_dict().items()
-    }
+    known = [found for one in measured if (found := pooling.evidence(one)) is not None]
+    prior = pooling.logs(pooling.expected(model, gpu, precision))
+    mean, covariance = pooling.learned(pooling.kind(model, gpu, precision, dp), prior, known)
+    return pooling.efficiency_of(mean), covariance, [one.profile for one in known]
 
 
 def estimate(
-    model: str, gpu: str, tp: int = 1, precision: str | None = None, *, measured: Iterable[Profile] | None = None
+    model: str,
+    gpu: str,
+    tp: int = 1,
+    precision: str | None = None,
+    *,
+    dp: int = 1,
+    expert_parallel: bool = False,
+    kv_precision: str = "bf16",
+    measured: Iterable[Profile] | None = None,
 ) -> Profile:
     """A profile from the model's architecture and the GPU's data sheet.
 
     Args:
         model: name of the model table.
         gpu: name of the GPU table.
-        tp: GPUs of one replica.
+        tp: GPUs of one replica, or of one rank.
         precision: of the weights; None is the published one.
+        dp: data-parallel ranks.
+        expert_parallel: experts are spread over the ranks.
+        kv_precision: of the KV cache.
         measured: profiles to learn efficiencies from; None is every measured profile that comes with simlab.
 
     Raises:
         InputError: unknown model, GPU or precision.
     """
+    from simlab.profiles import pooling
     from simlab.profiles.library import profiles
 
     architecture, card = find_model(model), find_gpu(gpu)
     weights = architecture.precision(precision)
-    if weights not in WEIGHT_BYTES or tp < 1:
-        allowed = ", ".join(WEIGHT_BYTES)
-        raise InputError([Problem("", "", f"need a precision of {allowed} and tp >= 1; got {weights!r} and {tp}")])
+    if weights not in WEIGHT_BYTES or kv_precision not in KV_BYTES or tp < 1 or dp < 1:
+        allowed, cached = ", ".join(WEIGHT_BYTES), ", ".join(KV_BYTES)
+        read = f"{weights!r}, {kv_precision!r}, {tp} and {dp}"
+        message = f"need a precision of {allowed}, a KV precision of {cached}, tp >= 1 and dp >= 1; got {read}"
+        raise InputError([Problem("", "", message)])
     known = [entry for entry in profiles().values() if entry.kind == "measured"] if measured is None else measured
-    efficiency, spread, names = learned(architecture, card, weights, known)
-    terms = tuple(_TERM_OF.values())
-    variance = tuple(spread[source] ** 2 for source in _TERM_OF)
-    diagonal = tuple(tuple(variance[i] if i == j else 0.0 for j in range(len(terms))) for i in range(len(terms)))
+    efficiency, covariance, names = learned(architecture, card, weights, known, dp=dp)
+    need = work(architecture, card, tp, weights, dp=dp, expert_parallel=expert_parallel, kv_precision=kv_precision)
+    step_time = of_work(need, efficiency)
+    at = pooling.states(64, 8192, 8192)
+    _, slope = pooling.sensitivity(need, pooling.logs(efficiency), at)
+    ranks = [f"dp{dp}"] if dp > 1 else []
+    ranks += ["ep"] if expert_parallel else []
     return Profile(
-        name=f"{architecture.name}.{card.name}.tp{tp}.{weights}",
+        name=".".join([architecture.name, card.name, f"tp{tp}", *ranks, weights]),
         model=architecture.name,
         gpu=card.name,
         tp=tp,
         precision=weights,
         kind="estimated",
-        step_time=roofline(architecture, card, tp, weights, efficiency),
-        uncertainty=Uncertainty(terms, diagonal),
+        step_time=step_time,
+        uncertainty=_uncertainty(step_time, at, slope @ covariance @ slope.T),
         fitted_on=tuple(f"efficiencies of {name}" for name in names),
+        error=dict(known_errors()) if measured is None else {},
         efficiency=efficiency,
+        kv_precision=kv_precision,
+        dp=dp,
+        expert_parallel=expert_parallel,
         engine="vLLM (estimate)",
-        notes="Not measured: roofline over architecture and data sheet; terms may be off by a third.",
+        notes="Not measured: roofline over architecture and data sheet; efficiencies learned from measured profiles.",
     )
+
+
+@cache
+def known_errors() -> Mapping[str, float]:
+    """How far such estimates were from what was measured, on GPUs left out of the regression; by metric."""
+    text = (files("simlab.profiles") / "data" / "estimate_errors.json").read_text(encoding="utf-8")
+    found: dict[str, float] = json.loads(text)
+    return found
+
+
+def _uncertainty(step_time: StepTime, at: States, learnt: Floats) -> Uncertainty:
+    """Covariance of log factors on terms that gives states of steps the variance they should have.
+
+    Args:
+        step_time: the estimate.
+        at: states of steps.
+        learnt: covariance of the logarithms of their times and of the overhead, as learned, [n + 1, n + 1].
+    """
+    import numpy as np
+
+    from simlab.profiles import pooling
+
+    # The overhead's spread over servers is in what was learned.
+    prompts = np.append(PROMPT_SD * (at.prompt > 0), 0.0)
+    decodes = np.append(DECODE_SD * (at.prompt <= 0), 0.0)
+    both = np.outer(decodes, prompts)
+    unseen = np.outer(decodes, decodes) + np.outer(prompts, prompts) + TOGETHER * (both + both.T)
+    here = pooling.log_seconds(step_time, at)
+    shares = np.stack(
+        [(pooling.log_seconds(step_time.scaled({term: 1.01}), at) - here) / np.log(1.01) for term in TERMS], axis=1
+    )
+    # The smallest changes of terms that move the states as wanted: a ridge keeps terms that matter little from swings.
+    ridge = 0.03 * len(here) / len(TERMS)
+    inverse = np.linalg.solve(shares.T @ shares + ridge * np.eye(len(TERMS)), shares.T)
+    covariance = inverse @ (learnt + unseen) @ inverse.T
+    symmetric = np.round((covariance + covariance.T) / 2.0, 10) + 1e-9 * np.eye(len(TERMS))
+    return Uncertainty(TERMS, tuple(tuple(float(value) for value in row) for row in symmetric))

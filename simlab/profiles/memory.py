@@ -7,8 +7,11 @@ from simlab.profiles.gpus import gpu as find_gpu
 from simlab.profiles.models import Model
 from simlab.profiles.models import model as find_model
 
-# CUDA context, communication buffers and CUDA graphs, which vLLM measures at start: 1-2 GiB on all data-centre cards.
-FIXED_RESERVE_BYTES = 1.5 * 2**30
+# CUDA context and kernels' workspaces, which vLLM measures at start, and buffers of collectives between GPUs. Fitted to
+# start-up logs: DeepSeek-R1 FP4 on B200 with vLLM 0.19.1 (1 901 504 and 3 305 376 tokens at TP4 and TP8: now 0.4% and
+# 1.2% off) and Llama-3.1-8B on RTX 4090 with vLLM 0.19.0 (41 408 tokens: 0.0%).
+CONTEXT_BYTES = 0.75 * 2**30
+COLLECTIVES_BYTES = 0.75 * 2**30
 # The driver shows a little more memory than a program can take (about 1.5% on H100 and H200).
 USABLE_SHARE = 0.985
 
@@ -35,8 +38,10 @@ def kv_blocks(
     kv_precision: str = "bf16",
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
+    dp: int = 1,
+    expert_parallel: bool = False,
 ) -> int:
-    """KV-cache blocks of one replica (vLLM's ``num_gpu_blocks``).
+    """KV-cache blocks of one replica, or of one of its data-parallel ranks (vLLM's ``num_gpu_blocks``).
 
     As vLLM V1 does it (``determine_available_memory`` in ``vllm/v1/worker/gpu_worker.py`` and ``get_num_blocks`` in
     ``vllm/v1/core/kv_cache_utils.py``): memory × ``gpu_memory_utilization`` − weights − peak activations − what is
@@ -52,8 +57,10 @@ def kv_blocks(
         kv_precision: of the KV cache.
         max_num_batched_tokens: token budget of a step; sizes the activation reserve.
         max_num_seqs: sequences of a step; sizes the sampler's reserve.
+        dp: data-parallel ranks.
+        expert_parallel: experts are spread over all ranks, and not held by each.
 
-    >>> 25_000 < kv_blocks("llama-3.1-8b", "h100-sxm") < 29_000
+    >>> 26_000 < kv_blocks("llama-3.1-8b", "h100-sxm") < 29_000
     True
 
     Raises:
@@ -61,14 +68,19 @@ def kv_blocks(
             many GPUs would do.
     """
     architecture, card = find_model(model), find_gpu(gpu)
-    if tp < 1 or block_size < 1 or not 0 < utilization <= 1:
-        message = f"need tp >= 1, block_size >= 1, 0 < utilization <= 1; got {tp}, {block_size}, {utilization}"
+    if tp < 1 or dp < 1 or block_size < 1 or not 0 < utilization <= 1:
+        read = f"{tp}, {dp}, {block_size}, {utilization}"
+        message = f"need tp >= 1, dp >= 1, block_size >= 1, 0 < utilization <= 1; got {read}"
         raise InputError([Problem("", "", message)])
+    experts = architecture.expert_weight_bytes(precision)
+    others = architecture.weight_bytes(precision) - experts
+    ranks = dp if expert_parallel else 1
 
     def blocks(gpus: int) -> int:
         budget = card.memory_bytes * USABLE_SHARE * utilization
-        reserve = FIXED_RESERVE_BYTES + activation_bytes(architecture, gpus, max_num_batched_tokens, max_num_seqs)
-        room = budget - architecture.weight_bytes(precision) / gpus - reserve
+        reserve = CONTEXT_BYTES + (COLLECTIVES_BYTES if gpus * dp > 1 else 0.0)
+        reserve += activation_bytes(architecture, gpus, max_num_batched_tokens, max_num_seqs)
+        room = budget - (others + experts / ranks) / gpus - reserve
         block = block_size * architecture.kv_bytes_per_token(kv_precision) / architecture.kv_shards(gpus)
         return int(room // block)
 
@@ -77,7 +89,7 @@ def kv_blocks(
         return fit
     enough = next((n for n in (1, 2, 4, 8, 16) if n > tp and blocks(n) >= 1), None)
     repair = f"use tp: {enough}" if enough else "use a GPU with more memory"
-    weights = f"{architecture.weight_bytes(precision) / tp / 2**30:.1f} GiB of weights"
+    weights = f"{(others + experts / ranks) / tp / 2**30:.1f} GiB of weights"
     message = (
         f"{architecture.name} at {architecture.precision(precision)} needs {weights} on each of {tp} {card.name} with "
         f"{card.memory_bytes / 2**30:.1f} GiB: no room for a KV cache; {repair} or a lower precision"

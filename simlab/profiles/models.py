@@ -137,11 +137,20 @@ class Model:
         """Bytes of all routed experts at a weight precision."""
         return self.expert_parameters * _bytes_of(WEIGHT_BYTES, self.precision(precision), "weight")
 
+    def body_precision(self, precision: str | None = None) -> str:
+        """Precision of what every token passes: 4-bit checkpoints of mixtures of experts leave it in BF16.
+
+        >>> model("deepseek-r1").body_precision("fp4"), model("llama-3.1-70b").body_precision("fp4")
+        ('bf16', 'fp4')
+        """
+        chosen = self.precision(precision)
+        four_bits = _bytes_of(WEIGHT_BYTES, chosen, "weight") < WEIGHT_BYTES["fp8"]
+        return "bf16" if self.quantized_experts_only or (self.experts and four_bits) else chosen
+
     def step_weight_bytes(self, precision: str | None = None) -> float:
         """Bytes every step reads whatever the batch: attention, dense blocks and the output layer (BF16)."""
-        per_weight = _bytes_of(WEIGHT_BYTES, self.precision(precision), "weight")
         body = self.attention_parameters + self.dense_parameters
-        body_bytes = body * (WEIGHT_BYTES["bf16"] if self.quantized_experts_only else per_weight)
+        body_bytes = body * WEIGHT_BYTES[self.body_precision(precision)]
         return body_bytes + self.embedding_parameters * WEIGHT_BYTES["bf16"]
 
     def weight_bytes(self, precision: str | None = None) -> float:
