@@ -9,7 +9,7 @@ import numpy as np
 
 from simlab.calibrate.run import Floats, Ints
 from simlab.calibrate.step_design import BASIC
-from simlab.calibrate.step_log import PHASES, Bools, StepLog
+from simlab.calibrate.step_log import PHASES, Bools
 from simlab.calibrate.step_problem import Problem
 
 LEAST_GAIN = 0.01
@@ -20,7 +20,9 @@ LEAST_ERROR = 0.003
 """Errors below this are all alike: the clock's."""
 FOLDS = 4
 ENOUGH = 800
-"""So many single steps of a phase are enough to choose terms by; the coefficients are fitted on all."""
+"""So many single steps of a phase, evenly spread, are enough to choose terms by."""
+PLENTY = 4000
+"""So many are enough for the coefficients."""
 QUICK = 12
 """Rounds of the robust fit while choosing."""
 
@@ -37,7 +39,7 @@ def choose(problem: Problem) -> tuple[Problem, dict[str, float]]:
         the held-out error (0: always there).
     """
     log = problem.log
-    fold, counted = log.block % FOLDS, _thinned(log)
+    fold, counted = log.block % FOLDS, log.thinned(ENOUGH)
     alone, summed = replace(problem, together=False), replace(problem, together=True)
     if len(log.bursts):
         gain = _score(alone, fold, counted) - _score(summed, fold, counted)
@@ -62,9 +64,10 @@ def choose(problem: Problem) -> tuple[Problem, dict[str, float]]:
 def held_out(problem: Problem, fold: Ints) -> Floats:
     """Each step's time by a fit to the steps of all other folds, s, [n]."""
     found = np.empty(len(problem.log))
+    counted = problem.log.thinned(PLENTY)
     for one in np.unique(fold):
         test = fold == one
-        seen = problem.observations(~test) if not test.all() else problem.observations(test)
+        seen = problem.observations(~test if not test.all() else test, counted)
         found[test] = problem.x[test] @ problem.fit(seen).solution
     return found
 
@@ -89,15 +92,6 @@ def _error(found: Floats, seconds: Floats) -> float | None:
         return None
     errors = np.sort(np.abs(np.log(np.maximum(found, 1e-9) / seconds)))
     return max(float(errors[: math.ceil(len(errors) * (1.0 - TRIMMED))].mean()), LEAST_ERROR)
-
-
-def _thinned(log: StepLog) -> Bools:
-    """Every so manieth step of a phase that has more than enough."""
-    chosen = np.zeros(len(log), dtype=bool)
-    for phase in range(len(PHASES)):
-        at = np.flatnonzero(log.phase == phase)
-        chosen[at[:: max(1, len(at) // ENOUGH)]] = True
-    return chosen
 
 
 def _has_floor(problem: Problem, group: str) -> bool:

@@ -9,14 +9,15 @@ import numpy as np
 
 from simlab.calibrate.robust import RobustFit, nonnegative_by_gram
 from simlab.calibrate.run import Floats, Steps
-from simlab.calibrate.step_choice import choose, held_out
+from simlab.calibrate.step_choice import PLENTY, choose, held_out
 from simlab.calibrate.step_design import columns, step_time_of
-from simlab.calibrate.step_log import DECODE, PHASES, StepLog, joined
+from simlab.calibrate.step_log import DECODE, PHASES, Bools, StepLog, joined
 from simlab.calibrate.step_problem import BEYOND, Observations, Problem, beyond
 from simlab.profiles import StepTime, Uncertainty
 
 FOLDS = 5
 RESAMPLES = 100
+MANY_LOGS = 8
 WIDEST = 0.5
 """Relative deviation of a coefficient that the steps do not tell."""
 STRAY = 0.02
@@ -34,7 +35,7 @@ class StepFit:
             ``step_{prefill,decode,mixed}_median_ape`` of single steps; ``burst_median_ape`` of steps with prompts
             together with the decode steps beside them; ``real_total_time_error`` of the sum of all steps of a mixed
             stream, outliers included. Of shapes that it did not see: ``step_new_shapes_median_ape`` of steps with
-            prompts or of a controlled sweep.
+            prompts or of a controlled sweep. Of many logs also ``between_logs_sd``: how much they differ in speed.
         kept: groups of terms (`simlab.calibrate.step_design.GROUPS`) in the order in which they were added, each with
             the share by which it lowered the held-out error (0: always there).
         together: steps with prompts and the decode steps beside them were fitted as sums.
@@ -89,10 +90,9 @@ def fit_steps(
     unseen = None if prior is None else beyond(log, prior)
     every = columns(log.batch, None if unseen is None else unseen.batch)
     problem, kept = choose(Problem.of(log, every, floor=floor, beyond=unseen))
-    seen = problem.observations(np.ones(len(log), dtype=bool))
+    seen = problem.observations(np.ones(len(log), dtype=bool), log.thinned(PLENTY))
     fit = problem.fit(seen)
-    weights = _by_step(log, seen, fit)
-    lost = weights == 0
+    lost = _lost(log, seen, fit)
     step_time = step_time_of(problem.columns, fit.solution, overhead_s)
     if floor is not None:
         least = {name: max(getattr(step_time, name), getattr(floor, name)) for name in ("per_kv_token_s", "attn_s")}
@@ -119,13 +119,14 @@ def fit_steps(
     )
 
 
-def _by_step(log: StepLog, seen: Observations, fit: RobustFit) -> Floats:
-    """How much each step counted; those of a burst seen as a sum as much as it."""
-    weights = np.zeros(len(log))
+def _lost(log: StepLog, seen: Observations, fit: RobustFit) -> Bools:
+    """Which steps were outliers; those of a burst seen as a sum where it was."""
+    lost, found = np.zeros(len(log), dtype=bool), np.zeros(len(log), dtype=bool)
     for first, last, weight in zip(seen.first, seen.last, fit.weights, strict=True):
         if first >= 0:
-            weights[first : last + 1] = np.maximum(weights[first : last + 1], weight)
-    return weights
+            lost[first : last + 1] |= weight == 0
+            found[first : last + 1] |= weight > 0
+    return lost & ~found
 
 
 def _errors(log: StepLog, found: Floats) -> dict[str, float]:
@@ -138,6 +139,9 @@ def _errors(log: StepLog, found: Floats) -> dict[str, float]:
     if len(log.bursts):
         bursts = np.abs(log.burst_sums(found) / log.burst_sums(log.seconds) - 1.0)
         errors["burst_median_ape"] = float(np.median(bursts))
+    if log.log[-1] + 1 >= MANY_LOGS:
+        speeds = [float(np.median(found[log.log == i] / log.seconds[log.log == i])) for i in range(log.log[-1] + 1)]
+        errors["between_logs_sd"] = float(np.std(np.log(speeds), ddof=1))
     if log.real.any():
         errors["real_total_time_error"] = float(abs(found[log.real].sum() / log.seconds[log.real].sum() - 1.0))
     return errors
@@ -160,14 +164,16 @@ def _new_shapes(problem: Problem) -> dict[str, float]:
 def _uncertainty(problem: Problem, seen: Observations, fit: RobustFit, seed: int) -> Uncertainty:
     """Covariance of relative deviations of the terms over resampled blocks of steps, at the weights of the fit.
 
-    A table counts as one term: its mean over the observations. A deviation is cut at `WIDEST`.
+    Of many logs whole ones are resampled, since a server's speed may differ from run to run. A table counts as one
+    term: its mean over the observations. A deviation is cut at `WIDEST`.
     """
     log = problem.log
     fitted = np.maximum(seen.x @ fit.solution, 1e-9)
     counts = np.sqrt(np.unique(seen.groups, return_counts=True)[1])[np.unique(seen.groups, return_inverse=True)[1]]
     root = np.sqrt(fit.weights * seen.balance / counts) / np.maximum(seen.seconds, fitted)
     x, y = seen.x * root[:, None], (seen.seconds - seen.x @ problem.floor) * root
-    block = np.where(seen.groups == BEYOND, -1, log.block[np.maximum(seen.first, 0)])
+    unit = log.log if log.log[-1] + 1 >= MANY_LOGS else log.block
+    block = np.where(seen.groups == BEYOND, -1, unit[np.maximum(seen.first, 0)])
     names, index = np.unique(block, return_inverse=True)
     grams = np.zeros((len(names), x.shape[1], x.shape[1]))
     rights = np.zeros((len(names), x.shape[1]))

@@ -30,6 +30,7 @@ class StepLog:
         seconds: how long it took.
         phase: index of `PHASES`.
         real: of a mixed stream of requests.
+        log: number of the log it is of.
         block: number of the block of consecutive steps of one log.
         bursts: [m, 2] first and last step of each burst: consecutive steps with prompts, at most `BURST`, with the
             step of decodes before and the one after. A prompt that comes to an idle server begins a new one.
@@ -39,6 +40,7 @@ class StepLog:
     seconds: Floats
     phase: Ints
     real: Bools
+    log: Ints
     block: Ints
     bursts: Ints
 
@@ -55,6 +57,14 @@ class StepLog:
         inside = np.concatenate([[0], np.cumsum(rows)])
         first, last = self.bursts.T
         return np.asarray(inside[last + 1] - inside[first] == last + 1 - first)
+
+    def thinned(self, enough: int) -> Bools:
+        """Every so manieth step of a phase that has more than enough, [n]."""
+        chosen = np.zeros(len(self), dtype=bool)
+        for phase in range(len(PHASES)):
+            at = np.flatnonzero(self.phase == phase)
+            chosen[at[:: max(1, len(at) // enough)]] = True
+        return chosen
 
     def shapes(self) -> Ints:
         """Number of each step's shape: its prompt tokens, requests and decoding sequences, [n]."""
@@ -80,6 +90,7 @@ def joined(logs: Sequence[Steps]) -> StepLog:
         seconds=np.concatenate([np.zeros(0), *(steps.seconds for steps in kept)]),
         phase=np.concatenate([np.zeros(0, dtype=np.int64), *phases]),
         real=np.concatenate([np.zeros(0, dtype=bool), *(steps.real for steps in kept)]),
+        log=np.repeat(np.arange(len(kept)), [len(steps.seconds) for steps in kept]),
         block=np.concatenate(blocks),
         bursts=np.concatenate(bursts),
     )
