@@ -29,7 +29,7 @@ def tpot(requests: Requests) -> Floats:
 
 
 def quantities(requests: Requests) -> dict[str, Floats]:
-    """What statistics are of, s: ``ttft``, ``tpot``, ``e2el`` by request, and ``itl``, all gaps, where they are kept."""
+    """What statistics are of, s: ``ttft``, ``tpot``, ``e2el`` by request, and ``itl``, all gaps where they are kept."""
     found = {"ttft": requests.ttft_s, "tpot": tpot(requests), "e2el": requests.e2e_s}
     if requests.itl_s is not None:
         found["itl"] = np.concatenate([*requests.itl_s, np.zeros(0)])

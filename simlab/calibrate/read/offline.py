@@ -51,9 +51,8 @@ def read_latency(document: Document, path: Path, side: Sidecar, context: Context
     if mean <= 0.0:
         entry.wrong("avg_latency", "read 0; allowed: seconds above 0")
     elif len(each) and not close(mean, float(np.mean(each))):
-        message = (
-            f"read {mean:g}, but the mean of latencies is {np.mean(each):g}{unit_hint(mean, float(np.mean(each)))}"
-        )
+        own = float(np.mean(each))
+        message = f"read {mean:g}, but the mean of latencies is {own:g}{unit_hint(mean, own)}"
         entry.wrong("avg_latency", f"{message}; give the file as the benchmark wrote it")
     prompt, output, batch = sizes["input-len"], sizes["output-len"], sizes["batch-size"]
     load = Load(requests=batch, prompt_tokens=float(prompt), output_tokens=float(output))
@@ -69,11 +68,11 @@ def read_throughput(document: Document, path: Path, side: Sidecar, context: Cont
 
     How long the requests are is in the command line beside it alone; without it there is no run.
     """
-    lengths = [
+    prompt, output = (
         whole_flag(side.flags, f"random-{what}-len") or whole_flag(side.flags, f"{what}-len")
         for what in ("input", "output")
-    ]
-    if lengths[0] is None or lengths[1] is None:
+    )
+    if prompt is None or output is None:
         context.skip(document.where, _no_command(path, "--random-input-len and --random-output-len"))
         return None
     before = len(context.problems)
@@ -87,7 +86,6 @@ def read_throughput(document: Document, path: Path, side: Sidecar, context: Cont
         entry.wrong("elapsed_time", "read 0; allowed: seconds above 0")
     if len(context.problems) > before or server is None or elapsed is None or requests is None:
         return None
-    prompt, output = lengths
     if tokens is not None and rate is not None and not close(rate, tokens / elapsed):
         message = f"read {rate:g}, but {tokens:g} tokens in {elapsed:g} s are {tokens / elapsed:g}"
         entry.wrong("tokens_per_second", f"{message}{unit_hint(rate, tokens / elapsed)}; correct the wrong one")

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
 from simlab.errors import InputError, Problem
 
 MOST = 50
 """Problems shown; more of them are counted."""
+
+NAMED = 2
+"""Other places of the same problem that are named."""
+
+
+def _one(alike: Sequence[Problem]) -> Problem:
+    """The first of problems that say the same, with how many more places it is wrong in."""
+    first = alike[0]
+    return first if len(alike) == 1 else Problem(first.where, first.path, f"{first.message}{_also(alike)}")
+
+
+def _also(alike: Sequence[Problem]) -> str:
+    names = [Path(problem.where).name for problem in alike[1 : 1 + NAMED]]
+    rest = len(alike) - 1 - len(names)
+    return f" (so also {', '.join(names)}{f' and {rest} more' if rest else ''})"
 
 
 class Problems:
@@ -22,11 +38,6 @@ class Problems:
         if problem not in self.found:
             self.found.append(problem)
 
-    def extend(self, problems: Iterable[Problem]) -> None:
-        """Adds those of a caught error."""
-        for problem in problems:
-            self.add(problem.where, problem.path, problem.message)
-
     def __len__(self) -> int:
         return len(self.found)
 
@@ -38,8 +49,12 @@ class Problems:
         """
         if not self.found:
             return
-        more = len(self.found) - MOST
-        shown = self.found[:MOST]
+        grouped: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.found:
+            grouped.setdefault((problem.path, problem.message), []).append(problem)
+        shown = [_one(alike) for alike in grouped.values()]
+        more = len(shown) - MOST
+        shown = shown[:MOST]
         if more > 0:
             shown.append(Problem("", "", f"and {more} more problems like these; repair the first ones and read again"))
         raise InputError(shown)

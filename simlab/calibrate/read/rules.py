@@ -90,7 +90,7 @@ class Rules:
         rule = self.data.get("all_at_once")
         if not rule or not table.has(rule["column"]):
             return np.zeros(len(table), dtype=bool)
-        return table.numbers(rule["column"], infinite=True) >= rule["from"]
+        return np.asarray(table.numbers(rule["column"], infinite=True) >= rule["from"], dtype=bool)
 
 
 def rules_of(table: Table) -> Rules:

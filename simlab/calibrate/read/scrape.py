@@ -93,15 +93,15 @@ def read_scrape(text: str, path: Path, context: Context) -> Run | None:
     if len(context.problems) > before or server is None:
         return None
     measured = {}
-    for metric, names in HISTOGRAMS.items():
-        name = next((name for name in names if totals.get(f"{name}_count", 0.0) > 0.0), None)
+    for metric, spelt in HISTOGRAMS.items():
+        name = next((name for name in spelt if totals.get(f"{name}_count", 0.0) > 0.0), None)
         if name is not None:
             measured[metric] = totals[f"{name}_sum"] / totals[f"{name}_count"]
     if not measured:
         context.skip(str(path), "a scrape of a server that has not answered any request yet")
         return None
-    names = {metric: name[0] for metric, name in HISTOGRAMS.items()}
-    check_together(measured, Frame(), str(path), names, context.problems)
+    fields = {metric: spelt[0] for metric, spelt in HISTOGRAMS.items()}
+    check_together(measured, Frame(), str(path), fields, context.problems)
     name = plain_name(path)
     source = f"/metrics of vLLM: {name}"
     return Run(name, str(path), server[0], None, positive(measured), source=source, notes=(*server[1], NOTE))
