@@ -136,7 +136,8 @@ def _arrivals(load: Load, n: int, seed: int) -> Floats:
     """Times with gamma-distributed gaps that take as long together as the rate says."""
     from scipy.special import gammaincinv
 
-    gaps = gammaincinv(load.burstiness, _numbers(seed, _GAP, n))
+    even = math.isinf(load.burstiness)
+    gaps = np.ones(n) if even else gammaincinv(load.burstiness, _numbers(seed, _GAP, n))
     times = np.concatenate([[0.0], np.cumsum(gaps[:-1])])
     return np.asarray(times * (n / load.rate_rps) / gaps.sum(), np.float64)
 

@@ -42,28 +42,35 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _without_copies(runs: Sequence[Run], context: Context) -> list[Run]:
-    """The runs, without those that are another one read from a summary of it."""
-    kept: list[Run] = []
-    alike: dict[tuple[object, ...], list[Run]] = {}
-    # A run with its requests is kept rather than a summary of it.
-    for run in sorted(runs, key=lambda run: run.requests is None):
-        load = run.load
-        key = () if load is None else (run.server.model, run.server.gpu, load.concurrency, load.rate_rps)
-        twin = next((other for other in alike.get(key, []) if load is not None and _same(run, other)), None)
+    """The runs, without those of a list or table that say again what a file of its own, or a list, says."""
+    kept: dict[tuple[object, ...], list[tuple[int, Run]]] = {}
+    copies: set[int] = set()
+    for i, run in sorted(enumerate(runs), key=lambda entry: _remove(entry[1])):
+        alike = kept.setdefault(_point(run), [])
+        twin = next((other for rank, other in alike if rank < _remove(run) and _same(run, other)), None)
         if twin is None:
-            alike.setdefault(key, []).append(run)
-            kept.append(run)
+            alike.append((_remove(run), run))
         else:
+            copies.add(i)
             context.skip(run.where, f"the same run as {twin.name}")
-    order = {id(run): i for i, run in enumerate(runs)}
-    return sorted(kept, key=lambda run: order[id(run)])
+    return [run for i, run in enumerate(runs) if i not in copies]
+
+
+def _remove(run: Run) -> int:
+    """How far a run is from its measurement: 0 in a file of its own, 1 in a list of results, 2 in a table."""
+    if run.requests is not None or run.load is None:
+        return 0
+    return 2 if ".csv" in run.where else int(run.where.endswith("]"))
+
+
+def _point(run: Run) -> tuple[object, ...]:
+    load = run.load
+    return () if load is None else (run.server.model, run.server.gpu, load.concurrency, load.rate_rps)
 
 
 def _same(a: Run, b: Run) -> bool:
     common = a.measured.keys() & b.measured.keys()
     if len(common) < min(SAME, len(a.measured), len(b.measured)) or a.load is None or b.load is None:
-        return False
-    if a.where.rsplit(":", 1)[0] == b.where.rsplit(":", 1)[0]:
         return False
     if a.load.requests is not None and b.load.requests is not None and a.load.requests != b.load.requests:
         return False
