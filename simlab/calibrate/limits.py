@@ -47,6 +47,8 @@ def _blocks(server: Server, profile: Profile | None, block_size: int, budget: in
             kv_precision=server.kv_precision or (profile.kv_precision if profile else "bf16"),
             max_num_batched_tokens=budget,
             max_num_seqs=seqs,
+            dp=server.dp,
+            expert_parallel=server.expert_parallel,
         )
     except InputError:
         return None  # The weights do not fit by the estimate, but the server ran.

@@ -104,7 +104,25 @@ class Shelf:
         known = {**profiles(), **{one.name: one for one in self.profiles}}
         # simlab may come with a measurement of the very set-up: it is not on the shelf and is not used.
         others = [one for one in known.values() if one.kind == "measured" and setup_of(one) != server.setup]
-        return estimate(server.model, server.gpu, server.tp, server.precision, measured=others)
+        return estimate_of(server, others)
+
+
+def estimate_of(server: Server, measured: Sequence[Profile]) -> Profile:
+    """The estimate of a server's set-up from measured profiles.
+
+    Raises:
+        InputError: no table knows its model, GPU or precision.
+    """
+    return estimate(
+        server.model,
+        server.gpu,
+        server.tp,
+        server.precision,
+        dp=server.dp,
+        expert_parallel=server.expert_parallel,
+        kv_precision=server.kv_precision or "bf16",
+        measured=measured,
+    )
 
 
 def setup_of(one: Profile) -> str:

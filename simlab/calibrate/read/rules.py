@@ -22,7 +22,8 @@ class Rules:
     Fields of ``data``, all optional: ``name``; ``requires`` (columns that only this source has); ``note``;
     ``leave_out`` (rows that no simulation is like: by a column that is not one of ``unless``, is ``above`` a number or
     has a ``pattern``, and ``why``); ``expert_parallel`` (column and the number ``above`` which it is on);
-    ``length_low`` (lengths are uniform from the share ``low`` up where a column ``begins`` with a text);
+    ``length_low`` (lengths are uniform from the share ``low`` up where a column ``begins`` with a text, and from the
+    share ``otherwise`` up in other rows);
     ``concurrency_of_rank`` (column with the concurrency of one data-parallel rank, for rows without the whole one);
     ``all_at_once`` (requests are sent at once where a column is ``from`` a number up); ``even`` (requests are evenly
     spaced); ``engine``, ``engine_column``, ``version`` (what the engine is called; a column; a column of container
@@ -82,6 +83,7 @@ class Rules:
         """The smallest length as a share of the nominal one, by row."""
         low, rule = np.ones(len(table)), self.data.get("length_low")
         if rule and table.has(rule["column"]):
+            low[:] = rule.get("otherwise", 1.0)
             low[[(text or "").startswith(rule["begins"]) for text in table.texts(rule["column"])]] = rule["low"]
         return low
 
