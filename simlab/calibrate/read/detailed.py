@@ -49,11 +49,13 @@ def read_detail(entry: Fields) -> Detail | None:
     """The requests of a result; None where a list is wrong, which the problems then say."""
     before = len(entry.problems)
     inputs = entry.numbers("input_lens")
-    n = 0 if inputs is None else len(inputs)
+    if inputs is None:
+        return None
+    n = len(inputs)
     outputs, ttft = entry.numbers("output_lens", count=n), entry.numbers("ttfts", count=n)
     itls, latencies = _gap_lists(entry, n), entry.numbers("latencies", count=n)
     starts = entry.numbers("start_times", count=n, least=-np.inf)
-    if len(entry.problems) > before or inputs is None or outputs is None or ttft is None:
+    if len(entry.problems) > before or outputs is None or ttft is None:
         return None
     good = _completed(entry, outputs)
     kept = np.flatnonzero(good & (outputs > 0))
@@ -112,13 +114,19 @@ def _starts(entry: Fields, e2e: Floats) -> tuple[Floats, str]:
 
 
 def _wrong_units(entry: Fields, name: str, values: Floats, summary: str) -> bool:
-    """Whether a list is a thousand times its own summary, which is a problem."""
-    said = entry.data.get(summary)
-    if not isinstance(said, (int, float)) or not unit_hint(float(np.mean(values)) * 1e3, float(said)):
+    """Whether a list is a thousand times its own summary, and longer than the run: a problem."""
+    said, mean = entry.data.get(summary), float(np.mean(values))
+    if not isinstance(said, (int, float)) or not unit_hint(mean * 1e3, float(said)) or values.max() < _duration(entry):
         return False
-    message = f"the mean of the list is {np.mean(values):.6g}, but {summary} is {said:.6g} ms; lists are in s"
-    entry.wrong(name, f"{message}, not ms; divide or multiply by 1000, or give the file as the benchmark wrote it")
+    message = f"the mean of the list is {mean:.6g}, but {summary} is {said:.6g} ms; lists are in s"
+    entry.wrong(name, f"{message}, not ms; give the file as the benchmark wrote it")
     return True
+
+
+def _duration(entry: Fields) -> float:
+    """How long the run took, s; infinite where not stated."""
+    duration = entry.data.get("duration")
+    return float(duration) if isinstance(duration, (int, float)) and duration > 0.0 else np.inf
 
 
 def _consistent(entry: Fields, ttft: Floats, e2e: Floats, summed: Floats | None, kept: NDArray[np.int64]) -> bool:
@@ -136,8 +144,8 @@ def _consistent(entry: Fields, ttft: Floats, e2e: Floats, summed: Floats | None,
         i = int(early[0])
         message = f"the first token came after {ttft[i]:.6g} s, but the whole request took {e2e[i]:.6g} s"
         entry.wrong(f"ttfts[{i}]", f"{message}{unit_hint(ttft[i], e2e[i])}; {repair}")
-    duration = entry.data.get("duration")
-    if len(entry.problems) == before and isinstance(duration, (int, float)) and e2e[kept].max() > duration * 1.001:
+    duration = _duration(entry)
+    if len(entry.problems) == before and e2e[kept].max() > duration * 1.001:
         i = int(kept[np.argmax(e2e[kept])])
         name = "ttfts" if ttft[i] > duration else "itls" if summed is e2e else "latencies"
         message = f"request {i} took {e2e[i]:.6g} s, longer than the whole run of {duration:.6g} s"
