@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +19,12 @@ from simlab.workload import open_class
 
 if TYPE_CHECKING:
     from simlab.profiles import Profile, StepTime
+    from simlab.results import Measurements
     from simlab.scenario import Api, Pool, Scenario, WorkloadClass
     from simlab.workload import Stream
+
+UNLIMITED = 1 << 40
+"""In place of a limit there is not."""
 
 TYPICAL_BATCH = 32
 """Sequences that share a step's fixed time when the cost of a replica is split by work."""
@@ -33,12 +38,53 @@ _DISPATCH = {
 }
 
 
+Beyond = profiles.Beyond
+Overreach = Sequence[tuple[Beyond, ...]]
+"""For each backend, the limits of its profile that a run goes beyond."""
+
+
 @dataclass(frozen=True)
 class Backends:
-    """A scenario's backends, ready for the engine: specifications, facts, and general assumptions."""
+    """A scenario's backends, ready for the engine.
+
+    Args:
+        specs: what the engine builds.
+        facts: what money and words need.
+        profiles: the speed profile of each pool; None for an API, whose latency is stated.
+    """
 
     specs: tuple[PoolSpec | ApiSpec, ...]
     facts: tuple[BackendFacts, ...]
+    profiles: tuple[Profile | None, ...]
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether any pool's step time is known only so well."""
+        return any(any(profile.uncertainty.relative_sd().values()) for profile in self.profiles if profile is not None)
+
+    def drawn(self, seed: int, overreach: Overreach = ()) -> Backends:
+        """The same with the step time of each pool drawn from the uncertainty of its profile.
+
+        Args:
+            seed: of the replication; pools with one profile see one draw of it, see `simlab.profiles.drawn`.
+            overreach: where each backend goes beyond its profile, which widens it; empty: nowhere.
+        """
+        specs = list(self.specs)
+        for b, (spec, profile) in enumerate(zip(self.specs, self.profiles, strict=True)):
+            if profile is not None and isinstance(spec, PoolSpec):
+                wide = profiles.widened(profile, overreach[b]) if overreach else profile
+                specs[b] = replace(spec, **_timing(profiles.drawn(wide, seed)))
+        return replace(self, specs=tuple(specs))
+
+    def overreach(self, measured: Sequence[Measurements]) -> Overreach:
+        """Where each backend went beyond what its profile was measured on, over some replications."""
+        found = []
+        for b, profile in enumerate(self.profiles):
+            reach = profiles.Reach()
+            for one in measured:
+                reach += profiles.Reach.of(one.replicas[one.replicas["backend"] == b])
+            found.append(() if profile is None else profiles.beyond(profile.validity, reach))
+        return tuple(found)
 
 
 def backends(scenario: Scenario) -> Backends:
@@ -62,9 +108,9 @@ def backends(scenario: Scenario) -> Backends:
         problems += [replace(found, where=found.where or scenario.place(found.path)) for found in unknown]
     if problems:
         raise InputError(problems)
-    apis = [_api(name, api) for name, api in scenario.apis.items()]
-    both = pools + apis
-    return Backends(tuple(spec for spec, _ in both), tuple(facts for _, facts in both))
+    apis = [(*_api(name, api), None) for name, api in scenario.apis.items()]
+    every = [*pools, *apis]
+    return Backends(*(tuple(column) for column in zip(*every, strict=True)))
 
 
 def _unknown_names(name: str, pool: Pool) -> Iterator[Problem]:
@@ -162,26 +208,41 @@ def coefficients(step: StepTime) -> StepCoefficients:
     )
 
 
-def pool_profile(pool: Pool) -> Profile:
+def pool_profile(pool: Pool, base_dir: Path | None = None) -> Profile:
     """The profile a pool runs by: the one it names, else the measured one that fits, else an estimate.
+
+    Args:
+        pool: as written.
+        base_dir: folder of the scenario, where a profile's file is looked for first; None: the current folder.
 
     Raises:
         InputError: no such profile, model or GPU.
     """
-    if pool.profile is not None:
-        return profiles.profile(pool.profile)
-    return profiles.select(pool.model, pool.gpu, pool.tp, pool.precision)
+    if pool.profile is None:
+        return profiles.select(pool.model, pool.gpu, pool.tp, pool.precision)
+    if base_dir is not None and pool.profile.endswith(".json") and not Path(pool.profile).is_file():
+        return profiles.profile(base_dir / pool.profile)
+    return profiles.profile(pool.profile)
 
 
 def pool_kv_blocks(pool: Pool, profile: Profile) -> int:
     """KV blocks of a replica: stated, from stated memory, or what fits beside the weights.
 
+    Where a profile of the user's own has a model or a GPU that no table knows, the blocks its server had.
+
     Raises:
-        InputError: the weights leave no room for one block, or vLLM cannot split the model over so many GPUs.
+        InputError: the weights leave no room for one block, vLLM cannot split the model over so many GPUs, or nothing
+            tells how many blocks there are.
     """
     _check_split(pool)
     if pool.kv_blocks is not None:
         return pool.kv_blocks
+    unknown = [f"{what} {name!r}" for what, name, known in _names(pool) if not known]
+    if unknown:
+        if profile.kv_blocks is None or pool.kv_cache_memory is not None:
+            message = f"no table knows the {' and the '.join(unknown)}, so the KV cache cannot be sized; give kv_blocks"
+            raise InputError([Problem("", "", f"{message} (a vLLM server logs it when it starts)")])
+        return max(2, profile.kv_blocks * (profile.block_size or pool.block_size) // pool.block_size)
     if pool.kv_cache_memory is not None:
         model = profiles.model(pool.model)
         token_bytes = model.kv_bytes_per_token(profile.kv_precision) / model.kv_shards(pool.tp)
@@ -199,6 +260,33 @@ def pool_kv_blocks(pool: Pool, profile: Profile) -> int:
     )
 
 
+def _names(pool: Pool) -> Iterator[tuple[str, str, bool]]:
+    """(what it is, name, whether a table knows it) of the names from which memory is computed."""
+    for what, look_up in (("model", profiles.model), ("gpu", profiles.gpu)):
+        try:
+            look_up(getattr(pool, what))
+        except InputError:
+            yield what, getattr(pool, what), False
+        else:
+            yield what, getattr(pool, what), True
+
+
+def _canonical(look_up: Callable[[str], Any], name: str) -> str:
+    """A name as its table has it, or as it is written where no table knows it."""
+    try:
+        return str(look_up(name).name)
+    except InputError:
+        return name
+
+
+def _max_context(model: str) -> int:
+    """The longest request a model takes; a model of the user's own takes what its KV cache holds."""
+    try:
+        return profiles.model(model).max_context
+    except InputError:
+        return UNLIMITED
+
+
 def _check_split(pool: Pool) -> None:
     """Tensor parallelism gives each GPU whole attention heads; vLLM does not start otherwise."""
     try:
@@ -211,15 +299,25 @@ def _check_split(pool: Pool) -> None:
         raise InputError([Problem("", "", message)])
 
 
-def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[PoolSpec, BackendFacts]:
-    profile = pool_profile(pool)
-    step = profile.step_time
-    blocks = pool_kv_blocks(pool, profile)
+def _timing(step: StepTime) -> dict[str, Any]:
+    """The part of a pool's specification that follows from its step time."""
     slope = (step.linear_s(2048) - step.linear_s(1)) / 2047
     prefill_s = step.per_prefill_token_s + slope + (step.prefill_linear_s(2048) - step.prefill_linear_s(1)) / 2047
     decode_s = step.per_seq_s + slope + step.base_s / TYPICAL_BATCH
+    return {
+        "step": coefficients(step),
+        "overhead_s": step.overhead_s,
+        "work_prefill_s": prefill_s if prefill_s + decode_s > 0 else 1.0,
+        "work_decode_s": decode_s if prefill_s + decode_s > 0 else 1.0,
+    }
+
+
+def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[PoolSpec, BackendFacts, Profile]:
+    profile = pool_profile(pool, scenario.base_dir)
+    blocks = pool_kv_blocks(pool, profile)
+    validity = profile.validity
     spec = PoolSpec(
-        step=coefficients(step),
+        **_timing(profile.step_time),
         replicas=pool.replicas,
         max_replicas=pool.replicas + ordered,
         dispatch=_DISPATCH[pool.dispatch],
@@ -229,16 +327,17 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
         block_size=pool.block_size,
         kv_blocks=blocks,
         prefix_caching=pool.prefix_caching,
-        max_model_len=pool.max_model_len or profiles.model(pool.model).max_context,
-        overhead_s=step.overhead_s,
-        work_prefill_s=prefill_s if prefill_s + decode_s > 0 else 1.0,
-        work_decode_s=decode_s if prefill_s + decode_s > 0 else 1.0,
+        max_model_len=pool.max_model_len or _max_context(pool.model),
+        known_seqs=validity.max_decode_seqs or UNLIMITED,
+        known_tokens=validity.max_step_tokens or UNLIMITED,
+        known_context=validity.max_context_tokens or UNLIMITED,
     )
     price = pool.price
     usd = price.usd_per_gpu_hour
     source, as_of = "stated in the scenario", ""
     if usd is None:
-        found = prices.gpu_price(pool.gpu, price.provider, price.market, missing_ok=True)
+        known = {what: known for what, _, known in _names(pool)}["gpu"]
+        found = prices.gpu_price(pool.gpu, price.provider, price.market, missing_ok=True) if known else None
         usd = found.usd_per_gpu_hour if found is not None else None
         source = f"{found.provider}, {found.market.replace('_', '-')} ({found.source})" if found is not None else ""
         as_of = found.as_of if found is not None else ""
@@ -255,26 +354,34 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
             name=profile.name,
             kind=profile.kind,
             error=profile.error_in_words(),
-            source="; ".join(part for part in (", ".join(profile.fitted_on), profile.engine, profile.date) if part),
+            source="; ".join(part for part in (", ".join(profile.fitted_on), profile.engine) if part),
+            date=profile.date,
         ),
         price_source=source,
         price_as_of=as_of,
         assumptions=_pool_assumptions(pool, profile, blocks, scenario),
     )
-    return spec, facts
+    return spec, facts, profile
 
 
 def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scenario) -> tuple[str, ...]:
     found = []
     if pool.kv_blocks is None:
-        found.append(
-            f"{blocks:,} KV blocks of {pool.block_size} tokens a replica, estimated from GPU memory and weights"
-        )
+        known = all(known for _, _, known in _names(pool))
+        whence = "estimated from GPU memory and weights" if known else "as the server had that its profile is from"
+        found.append(f"{blocks:,} KV blocks of {pool.block_size} tokens a replica, {whence}")
+    asked = (_canonical(profiles.model, pool.model), _canonical(profiles.gpu, pool.gpu), pool.tp)
+    if (profile.model, profile.gpu, profile.tp) != asked:
+        found.append(f"step times are those of {profile.model} on {profile.tp} × {profile.gpu}")
     if profile.kind == "estimated":
         found.append("no benchmark of this set-up; step times are estimated from architecture and data sheet")
-    limit = profile.validity.max_decode_seqs
-    if limit is not None and limit < pool.max_num_seqs:
-        found.append(f"batches above {limit} sequences lie outside what the profile was measured on")
+    unlike = [
+        f"{name} {getattr(pool, name):,} (measured with {measured:,})"
+        for name in ("max_num_seqs", "max_num_batched_tokens")
+        if (measured := getattr(profile, name)) is not None and measured != getattr(pool, name)
+    ]
+    if unlike:
+        found.append(f"runs with {' and '.join(unlike)}; batches follow the pool's own limits")
     if scenario.gateway.timeout is not None:
         found.append("a timed-out request leaves its replica at the end of the running step")
     return tuple(found)

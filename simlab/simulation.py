@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import simpy
@@ -22,13 +22,17 @@ from simlab.draws.kernel import compiled_before
 from simlab.engine import Engine, PoolSpec
 from simlab.results import RequestLog, Result
 from simlab.results import measurements as m
+from simlab.results.facts import FIXED, NOTHING, SAMPLED, Outside
 from simlab.results.requestlog import REQUEST_DTYPE
 
 if TYPE_CHECKING:
-    from simlab.assemble import Backends
+    from simlab.assemble import Backends, Overreach
     from simlab.scenario import Scenario
 
 T = TypeVar("T")
+
+Calibration = Literal["sampled", "fixed"]
+"""Whether runs are repeated with step times drawn from the uncertainty of their profiles."""
 
 COMPILING = "compiling the engine for this machine; once, about a minute …"
 
@@ -70,6 +74,7 @@ def simulate(
     executor: Executor | None = None,
     progress: Progress | None = None,
     log: Path | None = None,
+    calibration: Calibration = "sampled",
 ) -> Result:
     """Simulates a scenario.
 
@@ -81,6 +86,9 @@ def simulate(
         executor: runs the replications instead (a Dask client's ``get_executor()``, for one).
         progress: called while it runs.
         log: a Parquet file for every attempt of the first replication.
+        calibration: ``"sampled"``: with two or more replications each is run again, with the same luck and step times
+            drawn from the uncertainty of its profiles, and intervals hold that error too; ``"fixed"``: step times are
+            taken to be exactly as fitted. Values are those of the fit either way.
 
     Raises:
         InputError: something in the scenario cannot be simulated (an unknown model, a broken trace …).
@@ -92,18 +100,36 @@ def simulate(
     seed = scenario.seed if seed is None else seed
     seeds = [replication_seed(seed, i) for i in range(replications)]
     backends = assemble.backends(scenario)
+    pools = any(profile is not None for profile in backends.profiles)
+    drawing = pools and calibration == "sampled" and replications > 1
+    runs = replications * (2 if drawing else 1)
     with (
         RequestLog(log, class_names=list(scenario.workload), backend_names=scenario.backends)
         if log is not None
         else nullcontext()
     ) as request_log:
         first = _replicate(
-            scenario, backends, seeds[0], lambda share, note="": report(share, replications, note), request_log
+            scenario,
+            backends,
+            seeds[0],
+            lambda share, note="": report(share * replications / runs, replications, note),
+            request_log,
         )
-    rest = _others(scenario, backends, seeds[1:], first.took_s, workers, executor, report)
+    with _crew(runs - 1, first.took_s, workers, executor) as crew:
+
+        def finished(done: float) -> None:
+            report(done * replications / runs, replications)
+
+        rest = _all(scenario, backends, seeds[1:], crew, lambda done: finished(1 + done))
+        measured = [first.measured, *rest]
+        overreach = backends.overreach(measured)
+        drawing = drawing and (backends.uncertain or any(overreach))
+        drawn = []
+        if drawing:
+            drawn = _all(scenario, backends, seeds, crew, lambda done: finished(replications + done), overreach)
     return Result(
         scenario,
-        [first.measured, *rest],
+        measured,
         backends.facts,
         assumptions=[
             *_refusals(backends, first.measured),
@@ -111,28 +137,52 @@ def simulate(
             OUTPUT_ASSUMPTION,
             *first.assumptions,
         ],
+        outside={
+            facts.name: [
+                Outside(one.limit, one.measured, one.reached, one.share, one.log_sd, one.sentence) for one in limits
+            ]
+            for facts, limits in zip(backends.facts, overreach, strict=True)
+            if limits
+        },
         seed=seed,
+        drawn=drawn,
+        calibration=SAMPLED if drawing else FIXED if pools else NOTHING,
     )
 
 
-def _others(
+@contextmanager
+def _crew(runs: int, each_s: float, workers: int | None, executor: Executor | None) -> Iterator[Executor | None]:
+    """Who does the runs that are left: the given executor, threads or processes of our own, or None: this thread."""
+    workers = min(runs, workers or os.cpu_count() or 1)
+    if executor is not None or workers < 2:
+        yield executor
+        return
+    # The event loop runs without Python's lock; the traffic, which a long run makes on the way, does not.
+    short = each_s * runs < _WORTH_A_PROCESS_S
+    with ThreadPoolExecutor(workers) if short else ProcessPoolExecutor(workers, get_context("spawn")) as own:
+        yield own
+
+
+def _all(
     scenario: Scenario,
     backends: Backends,
     seeds: Sequence[int],
-    each_s: float,
-    workers: int | None,
-    executor: Executor | None,
-    report: Progress,
+    crew: Executor | None,
+    finished: Callable[[float], None],
+    overreach: Overreach | None = None,
 ) -> list[m.Measurements]:
-    """All replications but the first, here or in processes, in the order of their seeds."""
-    total = len(seeds) + 1
-    workers = min(len(seeds), workers or os.cpu_count() or 1)
-    if executor is None and (workers < 2 or each_s * len(seeds) < _WORTH_A_PROCESS_S):
-        return [
-            _replicate(scenario, backends, seed, lambda share, i=i: report(i + 1 + share, total)).measured
-            for i, seed in enumerate(seeds)
-        ]
-    return in_processes(partial(measure, scenario), seeds, workers, executor, lambda done: report(done + 1, total))
+    """A replication for each seed, in their order; at the fit, or with step times drawn when ``overreach`` is given."""
+    if crew is not None:
+        return in_order(partial(measure, scenario, overreach=overreach), seeds, crew, finished)
+    return [
+        _replicate(
+            scenario,
+            backends if overreach is None else backends.drawn(seed, overreach),
+            seed,
+            lambda share, note="", i=i: finished(i + share),
+        ).measured
+        for i, seed in enumerate(seeds)
+    ]
 
 
 def _refusals(backends: Backends, measured: m.Measurements) -> list[str]:
@@ -170,19 +220,33 @@ def in_processes(
     pool = executor or own
     assert pool is not None
     with own or nullcontext():
-        futures = [pool.submit(job, seed) for seed in seeds]
-        for done, _ in enumerate(as_completed(futures), start=1):
-            finished(done)
-        return [future.result() for future in futures]
+        return in_order(job, seeds, pool, finished)
 
 
-def measure(scenario: Scenario, seed: int) -> m.Measurements:
+def in_order(
+    job: Callable[[int], T], seeds: Sequence[int], pool: Executor, finished: Callable[[int], None]
+) -> list[T]:
+    """The job for each seed by an executor, results in the order of the seeds; arguments as for `in_processes`."""
+    futures = [pool.submit(job, seed) for seed in seeds]
+    for done, _ in enumerate(as_completed(futures), start=1):
+        finished(done)
+    return [future.result() for future in futures]
+
+
+def measure(scenario: Scenario, seed: int, overreach: Overreach | None = None) -> m.Measurements:
     """One replication with a seed of its own, all by itself: what a worker process does.
+
+    Args:
+        scenario: what to run.
+        seed: `replication_seed`.
+        overreach: draw step times from the uncertainty of the profiles, widened where each backend goes beyond them
+            (``()``: nowhere); None: run at the fit.
 
     Raises:
         InputError: as `simulate`.
     """
-    return _replicate(scenario, assemble.backends(scenario), seed).measured
+    backends = assemble.backends(scenario)
+    return _replicate(scenario, backends if overreach is None else backends.drawn(seed, overreach), seed).measured
 
 
 class _Replication(NamedTuple):

@@ -23,6 +23,7 @@ from simlab.results import (
     Result,
     TokenPrices,
 )
+from simlab.results.facts import FIXED, SAMPLED, Outside
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ FACTS = (
         billing_granularity_s=60.0,
         operations_usd_per_month=4000.0,
         profile=ProfileFacts(
-            "llama-3.1-70b/h100-sxm/tp4/fp8", "measured", "step time 3.1 % (median, held out)", "a bench"
+            "llama-3.1-70b/h100-sxm/tp4/fp8", "measured", "step time 3.1 % (median, held out)", "a bench", "2025-11-03"
         ),
         price_source="a price list",
         price_as_of="2026-01-05",
@@ -98,6 +99,7 @@ def measurements(
     rate_rps: float = 0.6,
     windows: int = 96,
     empty: bool = False,
+    slower: float = 1.0,
 ) -> Measurements:
     """Two classes (three and two tenants), one pool of two replicas and one API, over a day with its tide."""
     rng = np.random.default_rng(seed)
@@ -117,6 +119,7 @@ def measurements(
     slow = np.where(backend == 0, 1 + 3 * np.maximum(tide - 0.75, 0) ** 1.5, 1.0)
     ttft = (np.where(backend == 0, 0.06, 0.35) + prompt * 6e-5) * slow * rng.lognormal(0, 0.25, n)
     gap = np.where(backend == 0, 0.024, 0.013) * slow * rng.lognormal(0, 0.08, n)
+    ttft, gap = (np.where(backend == 0, slower, 1.0) * values for values in (ttft, gap))
     e2e = ttft + gap * (output - 1)
     done = ok & (at + e2e <= horizon_s)
     good = done & (ttft <= 0.6) & (e2e <= 20.0)
@@ -220,6 +223,23 @@ def measurements(
     )
 
 
-def result(replications: int = 3, *, scenario: Scenario | None = None, **how: Any) -> Result:
-    """The result of some made-up replications."""
-    return Result(scenario or Scenario(), [measurements(seed, **how) for seed in range(replications)], FACTS, seed=7)
+SLOWER = (1.1, 0.95, 1.02, 0.9, 1.06)
+"""What drawn step times of the pool are to those of the fit."""
+
+OUTSIDE = Outside(
+    "max_decode_seqs", 64, 90, 0.21, 0.046, "up to 90 sequences decoding at once, measured up to 64 (beyond for 21%)"
+)
+
+
+def result(replications: int = 3, *, scenario: Scenario | None = None, drawn: bool = False, **how: Any) -> Result:
+    """The result of some made-up replications, and (``drawn``) of the same with the pool slower or faster."""
+    again = [measurements(seed, slower=SLOWER[seed], **how) for seed in range(replications)] if drawn else []
+    return Result(
+        scenario or Scenario(),
+        [measurements(seed, **how) for seed in range(replications)],
+        FACTS,
+        seed=7,
+        drawn=again,
+        calibration=SAMPLED if drawn else FIXED,
+        outside={"h100": [OUTSIDE]} if drawn else {},
+    )

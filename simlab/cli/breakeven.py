@@ -10,6 +10,7 @@ import typer
 
 from simlab.cli.options import ScenarioArgument, SetOption
 from simlab.cli.output import (
+    CalibrationOption,
     Format,
     FormatOption,
     QuietOption,
@@ -41,6 +42,7 @@ def breakeven_command(
         int, typer.Option("--replications", "-r", min=1, help="Complete analyses; their spread gives the intervals.")
     ] = 5,
     seed: SeedOption = None,
+    calibration: CalibrationOption = "sampled",
     format_: FormatOption = Format.TABLE,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write JSON, CSV, an HTML report and the figure there.")
@@ -76,6 +78,7 @@ def breakeven_command(
                 seed=seed,
                 workers=workers,
                 progress=progress,
+                calibration=calibration,
             )
         if staging is not None:
             write_break_even(found, staging)

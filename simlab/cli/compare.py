@@ -10,6 +10,7 @@ import typer
 
 from simlab.cli.options import SetOption
 from simlab.cli.output import (
+    CalibrationOption,
     Format,
     FormatOption,
     QuietOption,
@@ -37,6 +38,7 @@ def compare_command(
         int, typer.Option("--replications", "-r", min=1, help="Independent runs of each; the same luck in all plans.")
     ] = 5,
     seed: SeedOption = None,
+    calibration: CalibrationOption = "sampled",
     format_: FormatOption = Format.TABLE,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write JSON, CSV and an HTML report there.")
@@ -65,7 +67,14 @@ def compare_command(
 
     with nullcontext() if out is None else output_folder(out) as staging:
         with progress_bar(quiet) as progress:
-            found = compare(scenarios, replications=replications, seed=seed, workers=workers, progress=progress)
+            found = compare(
+                scenarios,
+                replications=replications,
+                seed=seed,
+                workers=workers,
+                progress=progress,
+                calibration=calibration,
+            )
         if staging is not None:
             write_comparison(found, staging)
     show(rendered(format_, lambda full: page(found, full=full), found.to_json, lambda: metrics_csv(found)))

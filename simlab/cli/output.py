@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,10 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes to use; default: one for each core.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+CalibrationOption = Annotated[
+    Literal["sampled", "fixed"],
+    typer.Option(help="Step times: each replication also with one drawn from its profile's uncertainty, or as fitted."),
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random draws; default: the scenario's.")]
 
 

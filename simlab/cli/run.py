@@ -10,6 +10,7 @@ import typer
 
 from simlab.cli.options import ScenarioArgument, SetOption, VariantOption
 from simlab.cli.output import (
+    CalibrationOption,
     Format,
     FormatOption,
     QuietOption,
@@ -29,6 +30,7 @@ def run_command(
         int, typer.Option("--replications", "-r", min=1, help="Independent runs; their spread gives the intervals.")
     ] = 5,
     seed: SeedOption = None,
+    calibration: CalibrationOption = "sampled",
     format_: FormatOption = Format.TABLE,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write JSON, Parquet tables and an HTML report there.")
@@ -61,6 +63,7 @@ def run_command(
                 seed=seed,
                 workers=workers,
                 progress=progress,
+                calibration=calibration,
                 log=staging / REQUEST_LOG if staging is not None and log_requests else None,
             )
         if staging is not None:

@@ -16,12 +16,15 @@ from simlab.decide.capacity import TOLERANCE, Staircase
 from simlab.decide.crossing import Crossings, crossings
 from simlab.decide.sides import Sides
 from simlab.results import Estimate, words
-from simlab.results.interval import student
+from simlab.results.facts import FIXED, SAMPLED
+from simlab.results.interval import Draws, student
 from simlab.results.ledger import HOURS_PER_MONTH
 from simlab.results.result import finite
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from simlab.assemble import Beyond
 
 SCHEMA_VERSION = 1
 """Version of the break-even JSON."""
@@ -39,12 +42,16 @@ class Luck:
         tokens_per_month: billable prompt and output tokens.
         tasks_per_s: arriving tasks, mean over the horizon, 1/s.
         api_usd_per_month: what the API takes for them.
+        drawn: the same stairs with a step time drawn from the uncertainty of the pool's profile; None: not looked at.
+        beyond: where the pool at full load goes beyond what its profile was measured on.
     """
 
     stairs: Staircase
     tokens_per_month: float
     tasks_per_s: float
     api_usd_per_month: float
+    drawn: Staircase | None = None
+    beyond: tuple[Beyond, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Crossing:
         replicas: replicas there (the median of replications).
         usd_per_month: the bill of either side there.
         found: in so many replications.
+        drawn: in so many of them with a drawn step time, too; None: not looked at.
     """
 
     tokens_per_month: Estimate
@@ -64,6 +72,7 @@ class Crossing:
     replicas: int
     usd_per_month: float
     found: int
+    drawn: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As in the JSON."""
@@ -73,6 +82,7 @@ class Crossing:
             "replicas": self.replicas,
             "usd_per_month": self.usd_per_month,
             "replications": self.found,
+            "draws": self.drawn,
         }
 
 
@@ -135,12 +145,26 @@ class BreakEven:
         return np.array([np.array(luck.stairs.capacity) * luck.tokens_per_month for luck in self.lucks])
 
     @cached_property
+    def drawn_capacity(self) -> NDArray[np.float64] | None:
+        """The same with drawn step times; None: not looked at."""
+        stairs = [luck.drawn for luck in self.lucks if luck.drawn is not None]
+        if len(stairs) < len(self.lucks):
+            return None
+        tokens = [luck.tokens_per_month for luck in self.lucks]
+        return np.array([np.array(each.capacity) * a_month for each, a_month in zip(stairs, tokens, strict=True)])
+
+    @cached_property
     def steps(self) -> list[tuple[int, Estimate, float]]:
         """The staircase: (replicas, tokens a month they carry, their bill of a month, USD)."""
-        return [
-            (n, student(self.capacity[:, n - 1].tolist(), "tokens/month"), self.selfhost_usd_per_month(n))
-            for n in range(1, self.max_replicas + 1)
-        ]
+        found = []
+        for n in range(1, self.max_replicas + 1):
+            draws = None
+            if self.drawn_capacity is not None:
+                carried = self.drawn_capacity[:, n - 1]
+                draws = Draws(carried, carried == 0.0)
+            capacity = student(self.capacity[:, n - 1], "tokens/month", draws=draws)
+            found.append((n, capacity, self.selfhost_usd_per_month(n)))
+        return found
 
     @cached_property
     def api_usd_per_mtok(self) -> Estimate:
@@ -157,33 +181,68 @@ class BreakEven:
         """The most that was looked at: what `max_replicas` carry."""
         return float(self.capacity[:, -1].mean())
 
-    @cached_property
-    def _crossings(self) -> list[Crossings]:
+    def _crossings(self, capacity: NDArray[np.float64]) -> list[Crossings]:
         costs = [self.selfhost_usd_per_month(n) for n in range(1, self.max_replicas + 1)]
         return [
             crossings(ends.tolist(), costs, luck.api_usd_per_month / luck.tokens_per_month)
-            for ends, luck in zip(self.capacity, self.lucks, strict=True)
+            for ends, luck in zip(capacity, self.lucks, strict=True)
         ]
+
+    @cached_property
+    def _fitted(self) -> list[Crossings]:
+        return self._crossings(self.capacity)
+
+    @cached_property
+    def _drawn(self) -> list[Crossings] | None:
+        return None if self.drawn_capacity is None else self._crossings(self.drawn_capacity)
 
     @cached_property
     def first(self) -> Crossing | None:
         """Where self-hosting first becomes cheaper; None: nowhere in most replications."""
-        return self._crossing([(found.first, found.first_step) for found in self._crossings])
+        drawn = None if self._drawn is None else [each.first for each in self._drawn]
+        return self._crossing([(each.first, each.first_step) for each in self._fitted], drawn)
 
     @cached_property
     def durable(self) -> Crossing | None:
         """Beyond where it stays cheaper, up to `most_tokens_per_month`; None: nowhere in most replications."""
-        return self._crossing([(found.durable, found.durable_step) for found in self._crossings])
+        drawn = None if self._drawn is None else [each.durable for each in self._drawn]
+        return self._crossing([(each.durable, each.durable_step) for each in self._fitted], drawn)
 
-    def _crossing(self, found: list[tuple[float | None, int]]) -> Crossing | None:
+    def _crossing(self, found: list[tuple[float | None, int]], drawn: list[float | None] | None) -> Crossing | None:
         known = [(i, volume, step) for i, (volume, step) in enumerate(found) if volume is not None]
         if 2 * len(known) <= len(found):
             return None
-        volume = student([volume for _, volume, _ in known], "tokens/month")
+        draws = None if drawn is None else Draws(_numbers(drawn), np.zeros(len(drawn), bool))
+        volume = student(_numbers([volume for volume, _ in found]), "tokens/month", draws=draws)
         tasks = np.mean([v / self.lucks[i].tokens_per_month * self.lucks[i].tasks_per_s for i, v, _ in known])
         usd = np.mean([v / self.lucks[i].tokens_per_month * self.lucks[i].api_usd_per_month for i, v, _ in known])
         replicas = sorted(step for _, _, step in known)[len(known) // 2]
-        return Crossing(volume, float(tasks), replicas, float(usd), len(known))
+        in_draws = None if drawn is None else sum(each is not None for each in drawn)
+        return Crossing(volume, float(tasks), replicas, float(usd), len(known), in_draws)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must know before using the numbers, in sentences."""
+        found = list(self.sides.warnings)
+        worst: dict[str, Beyond] = {}
+        for one in (one for luck in self.lucks for one in luck.beyond):
+            if one.limit not in worst or one.log_sd > worst[one.limit].log_sd:
+                worst[one.limit] = one
+        found += [
+            f"{self.sides.pool} at full load goes beyond what its profile was measured on: {one.sentence}"
+            for one in worst.values()
+        ]
+        if self._drawn is None or self.drawn_capacity is None or not self.feasible:
+            return found
+        draws = f"of {self.replications} draws of the calibration"
+        if failed := int((self.drawn_capacity[:, -1] == 0.0).sum()):
+            found.append(f"in {failed} {draws} no number of replicas meets the SLO")
+        missing = sum(each.first is None for each in self._drawn) - failed
+        if self.first is not None and missing > 0:
+            found.append(f"in {missing} {draws} {self.sides.api_label} stays cheaper all along")
+        if self.first is None and (there := sum(each.first is not None for each in self._drawn)):
+            found.append(f"in {there} {draws} {self.sides.selfhost_label} does become cheaper")
+        return found
 
     @cached_property
     def volumes(self) -> list[float]:
@@ -201,8 +260,8 @@ class BreakEven:
 
         Returns:
             ``tokens_per_month, tasks_per_s, replicas`` (by mean capacity), ``replicas_low, replicas_high`` (over the
-            replications), ``selfhost_usd_per_month, api_usd_per_month, cheaper``; replicas are None where the most
-            that were tried do not meet the SLO.
+            replications and draws), ``selfhost_usd_per_month, api_usd_per_month, cheaper``; replicas are None where
+            the most that were tried do not meet the SLO.
         """
         means = self.capacity.mean(axis=0)
         rate = float(np.mean([luck.tasks_per_s / luck.tokens_per_month for luck in self.lucks]))
@@ -210,7 +269,8 @@ class BreakEven:
         rows = []
         for volume in self.volumes:
             replicas = _fewest(means, volume)
-            each = [_fewest(ends, volume) for ends in self.capacity]
+            every = [self.capacity] if self.drawn_capacity is None else [self.capacity, self.drawn_capacity]
+            each = [_fewest(ends, volume) for ends in np.concatenate(every)]
             usd = None if replicas is None else self.selfhost_usd_per_month(replicas)
             rows.append(
                 {
@@ -283,7 +343,11 @@ class BreakEven:
             "points": self.points(),
             "slo_stretch": self.peak,
             "api_slo": None if self.api_check is None else self.api_check[1],
-            "warnings": list(self.sides.warnings),
+            "calibration": {
+                "mode": FIXED if self.drawn_capacity is None else SAMPLED,
+                "draws": 0 if self.drawn_capacity is None else self.replications,
+            },
+            "warnings": self.warnings,
             "assumptions": self.assumptions,
             "scenarios": {
                 "api": self.sides.api.model_dump(mode="json", by_alias=True),
@@ -302,6 +366,10 @@ def _fewest(ends: NDArray[np.float64], volume: float) -> int | None:
     """The fewest replicas that carry a volume."""
     enough = np.flatnonzero(ends >= volume)
     return int(enough[0]) + 1 if len(enough) else None
+
+
+def _numbers(found: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if number is None else number for number in found])
 
 
 def _tokens(volume: float) -> str:

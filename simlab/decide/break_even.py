@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from simlab.simulation import (
     COMPILING,
     OUTPUT_ASSUMPTION,
     POOL_ASSUMPTIONS,
+    Calibration,
     Progress,
     in_processes,
     measure,
@@ -50,6 +52,7 @@ def break_even(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    calibration: Calibration = "sampled",
 ) -> BreakEven:
     """The traffic volume from which self-hosting is cheaper than an API.
 
@@ -63,6 +66,8 @@ def break_even(
         workers: processes; None: one for each core.
         executor: runs the replications instead.
         progress: called while it runs.
+        calibration: ``"sampled"``: with two or more replications each is searched again with the pool's step time drawn
+            from the uncertainty of its profile, and intervals hold that error too; ``"fixed"``: it is taken as fitted.
 
     Raises:
         InputError: the two are not an API and a pool, have no SLO or no price, or cannot be simulated.
@@ -80,7 +85,8 @@ def break_even(
         # Here, once, with hardly any traffic: worker processes would each compile for themselves.
         for plan in (compared.api, peak):
             measure(scaled(plan, least_factors(plan, seeds[0])[-1]), seeds[0])
-    job = partial(one_luck, compared.api, peak, compared.pool, max_replicas)
+    drawing = calibration == "sampled" and replications > 1
+    job = partial(one_luck, compared.api, peak, compared.pool, max_replicas, drawing)
     lucks = _all(job, seeds, workers, executor, report)
     found = BreakEven(
         compared,
@@ -88,7 +94,7 @@ def break_even(
         volumes=volumes,
         seed=seed,
         peak=stretch,
-        assumptions=_assumptions(compared, stretch, max_replicas, sum(luck.stairs.runs for luck in lucks)),
+        assumptions=_assumptions(compared, stretch, max_replicas, lucks),
     )
     found.api_check = _api_check(found, seeds[0])
     return found
@@ -99,6 +105,7 @@ def one_luck(
     peak: Scenario,
     pool: str,
     max_replicas: int,
+    drawing: bool,
     seed: int,
     progress: Callable[[float], None] | None = None,
 ) -> Luck:
@@ -109,6 +116,7 @@ def one_luck(
         peak: the self-hosted side, its busiest stretch.
         pool: whose replicas are searched.
         max_replicas: the most.
+        drawing: also with a step time drawn from the uncertainty of the pool's profile.
         seed: of the replication.
         progress: called with the share that is done.
     """
@@ -120,11 +128,29 @@ def one_luck(
     tokens = int(measured.cells["prompt_tokens"].sum() + measured.cells["output_tokens"].sum())
     usd = sum(part["api_usd"] for part in bill(measured, assemble.backends(plan).facts))
     tasks = int(measured.tasks_total["arrived"].sum())
+    report = progress or (lambda share: None)
+    backends = assemble.backends(peak)
+    parts = 2 if drawing else 1
+    stairs = staircase(peak, pool, seed, max_replicas, lambda share: report(share / parts))
+    overreach = backends.overreach(stairs.met)
+    again = None
+    if drawing and (backends.uncertain or any(overreach)):
+        again = staircase(
+            peak,
+            pool,
+            seed,
+            max_replicas,
+            lambda share: report((1 + share) / parts),
+            overreach=overreach,
+            like=stairs,
+        )
     return Luck(
-        staircase(peak, pool, seed, max_replicas, progress or (lambda share: None)),
+        replace(stairs, met=()),
         max(tokens, 1) * a_month,
         tasks / measured.horizon_s / thinned,
         usd * a_month,
+        None if again is None else replace(again, met=()),
+        overreach[0],
     )
 
 
@@ -156,8 +182,15 @@ def _api_check(found: BreakEven, seed: int) -> tuple[str, str] | None:
     return "met" if margin >= 0.0 else "missed", sentence
 
 
-def _assumptions(compared: Sides, stretch: str, max_replicas: int, runs: int) -> list[str]:
+def _assumptions(compared: Sides, stretch: str, max_replicas: int, lucks: Sequence[Luck]) -> list[str]:
     facts = compared.pool_facts
+    runs = sum(stairs.runs for luck in lucks for stairs in (luck.stairs, luck.drawn) if stairs is not None)
+    error = (
+        "each again with the pool's step time drawn from the uncertainty of its profile: the interval holds luck and "
+        "calibration error"
+        if lucks[0].drawn is not None
+        else "with the pool's step time as fitted: the interval holds luck, but no calibration error"
+    )
     found = [
         f"{compared.selfhost_label} has the fewest replicas of 1 to {max_replicas} that meet the SLO over {stretch}; "
         f"found by {runs:,} simulations, each capacity to {TOLERANCE:.0%}",
@@ -167,8 +200,8 @@ def _assumptions(compared: Sides, stretch: str, max_replicas: int, runs: int) ->
         f"{compared.api_label} is billed by the simulated tokens of the same traffic, in proportion to the volume; "
         "volume is billable prompt and output tokens, and the run's horizon stands for the month",
         "volumes scale the arrivals of every class alike; lengths and mix stay as they are",
-        "a crossing's value is the mean, its interval Student's (95%), over replications, each of them a whole "
-        "analysis with its own luck",
+        "a crossing's value is the mean over replications, each of them a whole analysis with its own luck, and "
+        f"{error}",
     ]
     found += [*POOL_ASSUMPTIONS, OUTPUT_ASSUMPTION, *(f"{facts.name}: {text}" for text in facts.assumptions)]
     found += [f"{api.name}: {text}" for api in compared.api_facts for text in api.assumptions]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simlab.decide.traffic import scaled
+from simlab.results.keeping_up import LEAST_LEFT
 from simlab.simulation import measure
 from simlab.workload import open_class
 
 if TYPE_CHECKING:
+    from simlab.assemble import Overreach
     from simlab.results.measurements import Measurements
     from simlab.scenario import Scenario
 
@@ -23,9 +25,6 @@ TOLERANCE = 0.01
 
 _LEAST_TASKS = (200.0, 60.0, 20.0)
 """Tasks in the least traffic that is tried, less and less while the SLO is missed: 20 hardly tell a share of 95 %."""
-
-_LEAST_LEFT = 0.01
-"""Share of the tasks that may be left waiting at the end, whatever the target."""
 
 _MOST_STEPS = 60
 """Steps up or down before the search gives up."""
@@ -40,11 +39,13 @@ class Staircase:
             SLO; not decreasing; 0 where none was found.
         share: share of tasks that met the SLO in the least traffic that was tried (of the class that did worst).
         runs: simulations it took.
+        met: the last run of each number of replicas that met the SLO: what they do at full load.
     """
 
     capacity: tuple[float, ...]
     share: float
     runs: int
+    met: tuple[Measurements, ...] = ()
 
 
 def shortfall(scenario: Scenario, measured: Measurements) -> tuple[float, float]:
@@ -65,7 +66,7 @@ def shortfall(scenario: Scenario, measured: Measurements) -> tuple[float, float]
             continue
         finished = int(tasks["succeeded"] + tasks["failed"])
         share = int(tasks["good"]) / finished if finished else 0.0
-        allowed = max(allowed, 1.0 - slo.target, _LEAST_LEFT)
+        allowed = max(allowed, 1.0 - slo.target, LEAST_LEFT)
         if share - slo.target < worst:
             worst, worst_share = share - slo.target, share
     arrived = int(measured.tasks["arrived"].sum())
@@ -77,7 +78,14 @@ def shortfall(scenario: Scenario, measured: Measurements) -> tuple[float, float]
 
 
 def staircase(
-    scenario: Scenario, pool: str, seed: int, max_replicas: int, progress: Callable[[float], None]
+    scenario: Scenario,
+    pool: str,
+    seed: int,
+    max_replicas: int,
+    progress: Callable[[float], None],
+    *,
+    overreach: Overreach | None = None,
+    like: Staircase | None = None,
 ) -> Staircase:
     """The capacity of 1, 2, … `max_replicas` replicas under one replication's luck.
 
@@ -87,8 +95,11 @@ def staircase(
         seed: of the replication.
         max_replicas: the most replicas that are tried.
         progress: called with the share that is done.
+        overreach: draw step times, as for `simlab.simulation.measure`; None: as fitted.
+        like: capacities that these will be near, where to begin to look.
     """
     runs = 0
+    met: dict[int, Measurements] = {}
 
     def meets(replicas: int, factor: float) -> bool:
         return tried(replicas, factor)[0] >= 0.0
@@ -98,7 +109,11 @@ def staircase(
         runs += 1
         resized = scenario.pools[pool].model_copy(update={"replicas": replicas})
         plan = scaled(scenario, factor).model_copy(update={"pools": {**scenario.pools, pool: resized}})
-        return shortfall(plan, measure(plan, seed))
+        measured = measure(plan, seed, overreach)
+        margin, share = shortfall(plan, measured)
+        if margin >= 0.0:
+            met[replicas] = measured
+        return margin, share
 
     for least in least_factors(scenario, seed):
         margin, share = tried(1, least)
@@ -109,14 +124,17 @@ def staircase(
     capacity: list[float] = []
     for replicas in range(1, max_replicas + 1):
         if replicas == 1:
-            found = most(partial(meets, 1), least, 2.0)
+            known = like.capacity[0] if like is not None else 0.0
+            found = most(partial(meets, 1), max(known, least), 1.0 + 8.0 * TOLERANCE if known > least else 2.0)
         else:
             # Replicas share what one alone would queue, so n of them carry at least n times as much, or nearly.
             guess = capacity[-1] * replicas / (replicas - 1)
+            if like is not None and like.capacity[replicas - 2]:
+                guess = capacity[-1] * like.capacity[replicas - 1] / like.capacity[replicas - 2]
             found = most(partial(meets, replicas), guess, 1.0 + 4.0 * TOLERANCE)
         capacity.append(max(found, capacity[-1] if capacity else 0.0))
         progress(replicas * (replicas + 1) / (max_replicas * (max_replicas + 1)))
-    return Staircase(tuple(capacity), share, runs)
+    return Staircase(tuple(capacity), share, runs, tuple(met.values()))
 
 
 def most(meets: Callable[[float], bool], guess: float, step: float) -> float:

@@ -8,12 +8,15 @@ from concurrent.futures import Executor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import simlab
 from simlab.decide.difference import SAME, UNKNOWN, Difference, paired
 from simlab.results import Result, words
+from simlab.results.facts import FIXED, SAMPLED
 from simlab.results.metrics import METRICS
 from simlab.results.result import finite
-from simlab.simulation import Progress, simulate
+from simlab.simulation import Calibration, Progress, simulate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +44,13 @@ class Comparison:
         seeds = {tuple(measured.seed for measured in result.measurements) for result in results.values()}
         if len(seeds) > 1:
             raise ValueError("the replications of all plans must have the same seeds in the same order")
+        if {SAMPLED, FIXED} <= {result.calibration for result in results.values()}:
+            raise ValueError("either all plans or none must have been simulated with drawn step times (calibration)")
         self.results = dict(results)
-        self.warnings = tuple(warnings)
+        self.warnings = (
+            *warnings,
+            *(f"{label}: {text}" for label, result in results.items() for text in result.warnings),
+        )
 
     @property
     def baseline(self) -> str:
@@ -62,12 +70,19 @@ class Comparison:
     @cached_property
     def differences(self) -> dict[str, dict[str, Difference]]:
         """For each plan but the baseline, every metric's paired difference to the baseline."""
-        first = self.results[self.baseline]
         return {
-            label: {name: paired(name, first.values[name], result.values[name]) for name in METRICS}
+            label: {name: self._difference(name, result) for name in METRICS}
             for label, result in self.results.items()
             if label != self.baseline
         }
+
+    def _difference(self, name: str, result: Result) -> Difference:
+        first = self.results[self.baseline]
+        drawn = None
+        if first.drawn or result.drawn:
+            lopsided = [each.one_sided for each in (first, result) if each.drawn]
+            drawn = first.drawn_values[name], result.drawn_values[name], np.logical_or.reduce(lopsided)
+        return paired(name, first.values[name], result.values[name], drawn)
 
     def table(self) -> pd.DataFrame:
         """One row for each plan and metric: ``plan, metric`` and the fields of `Difference.as_dict`."""
@@ -118,8 +133,8 @@ class Comparison:
     def assumptions(self) -> list[str]:
         """What was taken for granted, in sentences; those that not all plans share say whose they are."""
         found = [
-            "the plans saw the same arrivals and draws (common random numbers); intervals are Student's on the "
-            "differences by replication"
+            "the plans saw the same arrivals and draws (common random numbers), those of a speed profile that they "
+            "share included; intervals are of the differences by replication"
         ]
         every = {label: result.assumptions for label, result in self.results.items()}
         for label, sentences in every.items():
@@ -162,6 +177,7 @@ def compare(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    calibration: Calibration = "sampled",
 ) -> Comparison:
     """Simulates several plans with the same seeds and compares them with the first.
 
@@ -172,6 +188,7 @@ def compare(
         workers: as for `simlab.simulate`.
         executor: as for `simlab.simulate`.
         progress: called while it runs.
+        calibration: as for `simlab.simulate`.
 
     Raises:
         ValueError: with fewer than two scenarios.
@@ -189,7 +206,13 @@ def compare(
                 progress(place + done / total, len(plans), note or f"simulating {label}")
 
         results[label] = simulate(
-            scenario, replications=replications, seed=used, workers=workers, executor=executor, progress=report
+            scenario,
+            replications=replications,
+            seed=used,
+            workers=workers,
+            executor=executor,
+            progress=report,
+            calibration=calibration,
         )
     return Comparison(results, unlike_traffic(plans))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simlab.results.interval import student_factor
+from simlab.results.interval import Draws, halves
 from simlab.results.metrics import METRICS, resolution
 
 BETTER, WORSE, MORE, LESS, SAME, UNKNOWN = "better", "worse", "more", "less", "no change", "unknown"
@@ -45,6 +44,8 @@ class Difference:
         high: upper end.
         verdict: ``"better"``, ``"worse"`` (``"more"``, ``"less"`` for metrics that are neither), ``"no change"`` when
             the interval includes 0, ``"unknown"`` without an interval.
+        calibration_share: the part of the interval's variance that is calibration error, 0..1; None where that was not
+            looked at.
     """
 
     metric: str
@@ -55,6 +56,7 @@ class Difference:
     low: float | None
     high: float | None
     verdict: str
+    calibration_share: float | None = None
 
     @property
     def relative(self) -> tuple[float, float | None, float | None] | None:
@@ -79,36 +81,47 @@ class Difference:
             "relative_low": low,
             "relative_high": high,
             "verdict": self.verdict,
+            "calibration_share": self.calibration_share,
         }
 
 
-def paired(metric: str, baseline: NDArray[np.float64], plan: NDArray[np.float64]) -> Difference:
-    """The paired difference: mean of plan - baseline by replication, with Student's interval, mean ± t·s/√n.
+def paired(
+    metric: str,
+    baseline: NDArray[np.float64],
+    plan: NDArray[np.float64],
+    drawn: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None = None,
+) -> Difference:
+    """The paired difference: mean of plan - baseline by replication, with its 95 % interval.
 
-    Pairs in which either is undefined (NaN) are left out. Where a metric is read from histogram buckets, the variance
+    Pairs in which either is undefined (NaN) are left out. Luck and calibration error make the interval as
+    `simlab.results.interval.halves` has it, of the differences: two plans on one profile see the same draw of it, so
+    what it does to both of them alike is no difference. Where a metric is read from histogram buckets, the variance
     of that rounding is added, unless every difference is zero: equal runs differ by nothing.
 
     Args:
         metric: a key of `simlab.results.METRICS`.
         baseline: the metric in each replication, float64 [replications].
         plan: likewise, replications with the same seeds in the same order.
+        drawn: both again with step times drawn from the uncertainty of their profiles, and which of these draws count
+            on one side only; None: calibration error is left out.
     """
     unit = METRICS[metric].unit
     known = ~(np.isnan(baseline) | np.isnan(plan))
     before, after = _mean(baseline), _mean(plan)
     if not known.any():
         return Difference(metric, unit, before, after, None, None, None, UNKNOWN)
-    changes = plan[known] - baseline[known]
-    before, after, change = _mean(baseline[known]), _mean(plan[known]), float(changes.mean())
-    if len(changes) == 1:
+    changes = plan - baseline
+    before, after, change = _mean(baseline[known]), _mean(plan[known]), float(changes[known].mean())
+    if known.sum() == 1:
         return Difference(metric, unit, before, after, change, None, None, UNKNOWN)
-    half = 0.0
-    if changes.any():
-        step = resolution(metric)
-        rounding = step**2 / 12.0 * ((before or 0.0) ** 2 + (after or 0.0) ** 2)
-        half = student_factor(len(changes)) * math.sqrt((float(changes.var(ddof=1)) + rounding) / len(changes))
-    low, high = change - half, change + half
-    return Difference(metric, unit, before, after, change, low, high, _verdict(metric, low, high))
+    draws = None if drawn is None else Draws(drawn[1] - drawn[0], drawn[2])
+    rounding = 0.0
+    if changes[known].any() or (draws is not None and np.nan_to_num(draws.values).any()):
+        rounding = resolution(metric) ** 2 / 12.0 * ((before or 0.0) ** 2 + (after or 0.0) ** 2)
+    found = halves(changes, draws, rounding=rounding)
+    low, high = change - float(found.below), change + float(found.above)
+    share = None if draws is None else float(found.calibration_share)
+    return Difference(metric, unit, before, after, change, low, high, _verdict(metric, low, high), share)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

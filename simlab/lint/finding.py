@@ -18,7 +18,7 @@ class Finding:
 
     Attributes:
         severity: ``error``: it cannot run; ``warning``: it runs, but will miss an objective, a budget, its capacity or
-            a price; ``note``: good to know.
+            a price, or leave what its profile was measured on; ``note``: good to know.
         path: dotted path of the field it is about.
         message: what was found, with the numbers, and how to repair it.
     """

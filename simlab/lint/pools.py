@@ -21,18 +21,19 @@ _BUSY = 0.85
 
 @dataclass(frozen=True)
 class _Replica:
-    model: Model
+    model: Model | None
     profile: Profile
     kv_tokens: float
 
     def context(self, pool: Pool) -> int:
-        return pool.max_model_len or self.model.max_context
+        own = int(self.kv_tokens) if self.model is None else self.model.max_context
+        return pool.max_model_len or own
 
 
 def check_pool(scenario: Scenario, name: str, load: Offered) -> Iterator[Finding]:
     """Yields what is wrong or doubtful about one pool."""
     pool, path = scenario.pools[name], f"pools.{name}"
-    replica = yield from _replica(pool, path)
+    replica = yield from _replica(scenario, pool, path)
     if replica is None:
         return
     served = load.on(name)
@@ -40,30 +41,32 @@ def check_pool(scenario: Scenario, name: str, load: Offered) -> Iterator[Finding
     if not load.routed(name):
         yield Finding("note", path, "no route leads here, yet its GPU hours are paid")
     yield from _capacity(scenario, name, replica, served)
+    if served:
+        yield from _reach(pool, path, replica, served)
     for cls, share in served:
         yield from _slo(scenario, pool, path, replica, cls, share)
 
 
-def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]:
-    """Looks its names up; returns None when one of them is unknown."""
+def _replica(scenario: Scenario, pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]:
+    """Looks its names up; returns None when one of them is unknown, unless a profile of its own says what it is."""
     from simlab import profiles
     from simlab.assemble import pool_kv_blocks, pool_profile
 
     found: list[Finding] = []
-    model = gpu = None
+    model = None
     try:
         model = profiles.model(pool.model)
     except InputError as error:
         found.append(Finding("error", f"{path}.model", str(error)))
     try:
-        gpu = profiles.gpu(pool.gpu)
+        profiles.gpu(pool.gpu)
     except InputError as error:
         found.append(Finding("error", f"{path}.gpu", str(error)))
-    if model is None or gpu is None:
+    if found and pool.profile is None:
         yield from found
         return None
     try:
-        chosen = pool_profile(pool)
+        chosen = pool_profile(pool, scenario.base_dir)
     except InputError as error:
         yield Finding("error", f"{path}.{'profile' if pool.profile else 'precision'}", str(error))
         return None
@@ -76,7 +79,7 @@ def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]
     try:
         blocks = pool_kv_blocks(pool, chosen)
     except InputError as error:
-        yield Finding("error", f"{path}.tp", str(error))
+        yield Finding("error", f"{path}.{'kv_blocks' if found else 'tp'}", str(error))
         return None
     return _Replica(model, chosen, float(blocks * pool.block_size))
 
@@ -84,7 +87,7 @@ def _replica(pool: Pool, path: str) -> Generator[Finding, None, _Replica | None]
 def _context(
     pool: Pool, path: str, replica: _Replica, served: list[tuple[ClassLoad, float]]
 ) -> Iterator[Finding]:
-    if pool.max_model_len is not None and pool.max_model_len > replica.model.max_context:
+    if replica.model is not None and pool.max_model_len is not None and pool.max_model_len > replica.model.max_context:
         yield Finding(
             "error",
             f"{path}.max_model_len",
@@ -128,10 +131,59 @@ def _capacity(
     available = pool.replicas + added
     have = f"{available} {'is' if available == 1 else 'are'} configured"
     text = f"the peak of {peak:.3g} requests/s needs at least {needed:.1f} replicas, {have}"
+    limit = replica.profile.validity.max_decode_seqs
+    if limit is not None and needed <= available and limit < pool.max_num_seqs:
+        measured = replica_rps(
+            replica.profile.step_time,
+            mix(open_classes),
+            max_num_seqs=limit,
+            token_budget=pool.max_num_batched_tokens,
+            kv_tokens=replica.kv_tokens,
+        )
+        if peak > measured * available:
+            yield Finding(
+                "warning",
+                f"pools.{name}",
+                f"the peak of {peak:.3g} requests/s takes batches above the {limit} sequences that the profile "
+                f"{replica.profile.name} was measured on: its step times are extrapolated, and the result will say how "
+                "unsure they are",
+            )
     if needed > available:
         yield Finding("warning", path, f"{text}; queues grow without end at the peak: raise replicas or route less")
     elif needed > _BUSY * available:
         yield Finding("warning", path, f"{text}; that leaves little room for bursts: expect long queues at the peak")
+
+
+def _reach(
+    pool: Pool, path: str, replica: _Replica, served: list[tuple[ClassLoad, float]]
+) -> Iterator[Finding]:
+    """Whether the plan goes, or may go, beyond what its profile was measured on."""
+    from simlab.profiles import may_go_beyond
+
+    validity = replica.profile.validity
+    longest = max((cls.prompt_tokens + cls.output_tokens for cls, _ in served), default=0.0)
+    if validity.max_context_tokens is not None and longest > validity.max_context_tokens:
+        yield Finding(
+            "warning",
+            path,
+            f"mean requests of {longest:.0f} tokens lie beyond the {validity.max_context_tokens:,} tokens of context "
+            f"that the profile {replica.profile.name} was measured on: its step times are extrapolated, and the result "
+            "will say how unsure they are",
+        )
+        return
+    most = {
+        "max_decode_seqs": float(pool.max_num_seqs),
+        "max_step_tokens": float(pool.max_num_batched_tokens),
+        "max_context_tokens": max((cls.longest_tokens or 0.0 for cls, _ in served), default=0.0),
+    }
+    may = may_go_beyond(validity, most)
+    if may:
+        yield Finding(
+            "note",
+            path,
+            f"may go beyond what the profile {replica.profile.name} was measured on: {'; '.join(may)}; the result "
+            "will say whether it did, and how unsure that makes it",
+        )
 
 
 def _mean_request(pool: Pool, cls: ClassLoad) -> Mix:

@@ -23,7 +23,7 @@ _API, _OWN = PALETTE[1], PALETTE[0]
 
 def page(found: BreakEven) -> Page:
     """The answer as a page."""
-    remarks = [("warning", text) for text in found.sides.warnings]
+    remarks = [("warning", text) for text in found.warnings]
     remarks += [found.api_check] if found.api_check is not None else []
     tables = [table for table in (_crossings(found), _volumes(found), _steps(found)) if table.rows]
     footer = made_of(found.replications, found.seed)

@@ -116,8 +116,11 @@ def _relative(item: Difference) -> str:
 def _sources(comparison: Comparison, full: bool) -> list[Table]:
     """Profiles and prices of all plans, each row once."""
     found = []
-    for make in (profiles, lambda result: prices(result, full=full)):
-        tables = [make(result) for result in comparison.results.values()]
+    results = comparison.results.values()
+    for tables in (
+        [profiles(result, full=full) for result in results],
+        [prices(result, full=full) for result in results],
+    ):
         rows = dict.fromkeys(row for table in tables for row in table.rows)
         if rows:
             found.append(Table(tables[0].title, tables[0].columns, tuple(rows), left=tables[0].left))

@@ -104,8 +104,12 @@ def summary(result: Result) -> Table:
         absent = found.value is None and not (name in COSTS and result.unpriced)
         if absent or (name in _ONLY_IF_ANY and (found.value or 0.0) <= least):
             continue
-        rows.append((label, words.number(found.value, found.unit), words.interval(found)))
-    return Table("What matters", ("", "value", "95% interval"), tuple(rows))
+        ends = words.interval(found)
+        share = "" if found.calibration_share is None or not ends else f"{found.calibration_share:.0%}"
+        rows.append((label, words.number(found.value, found.unit), ends, share))
+    if result.drawn:
+        return Table("What matters", ("", "value", "95% interval", "of it calibration"), tuple(rows))
+    return Table("What matters", ("", "value", "95% interval"), tuple(row[:3] for row in rows))
 
 
 def latencies(result: Result) -> Table:
@@ -222,10 +226,21 @@ def _rows(
     return Table(title, tuple(heads), tuple(zip(*columns_of_text, strict=True)))
 
 
-def profiles(result: Result) -> Table:
-    """How fast each backend was taken to be, and how well that is known."""
-    rows = tuple((item["backend"], item["name"], item["kind"], item["error"] or "unknown") for item in result.profiles)
-    return Table("Speed profiles", ("backend", "profile", "kind", "known error"), rows, left=(1, 2, 3))
+def profiles(result: Result, *, full: bool = False) -> Table:
+    """How fast each backend was taken to be, and how well that is known; what it was measured on only when `full`."""
+    heads = ("backend", "profile", "kind", "known error, date", "from")
+    rows = [
+        (
+            item["backend"],
+            item["name"],
+            item["kind"],
+            "; ".join(part for part in (item["error"] or "unknown", item["date"]) if part),
+            item["source"] or words.UNKNOWN,
+        )
+        for item in result.profiles
+    ]
+    n = len(heads) if full else len(heads) - 1
+    return Table("Speed profiles", heads[:n], tuple(row[:n] for row in rows), left=tuple(range(1, n)))
 
 
 def prices(result: Result, *, full: bool = False) -> Table:
@@ -271,7 +286,7 @@ def tables(result: Result, *, full: bool = False, sources: bool = False) -> list
         doubled = key == "feature" and len(result.rows("class")) == len(result.rows("feature"))
         if len(result.rows(key)) > 1 and not doubled:
             shown.append(groups(result, key))
-    shown += [profiles(result), prices(result, full=sources)]
+    shown += [profiles(result, full=full), prices(result, full=sources)]
     return [table for table in shown if table.rows]
 
 
@@ -280,7 +295,10 @@ def page(result: Result, *, full: bool = False, sources: bool = False) -> Page:
     return Page(
         result.name,
         result.headline,
-        tuple((check.outcome, check.sentence) for check in result.verdict.checks),
+        (
+            *((check.outcome, check.sentence) for check in result.verdict.checks),
+            *(("warning", sentence) for sentence in result.warnings),
+        ),
         tuple(tables(result, full=full, sources=sources)),
         tuple(result.assumptions),
         made_of(result.replications, result.seed),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.results.facts import BackendFacts
-from simlab.results.interval import student_factor
+from simlab.results.interval import Draws, halves
 from simlab.results.ledger import HOURS_PER_MONTH, MONEY, NOBODY, leases_billed_s
 from simlab.results.measurements import HIST_METRICS, Measurements
 from simlab.results.metrics import after_warmup, latency_values, resolution, window_values
@@ -53,7 +53,13 @@ def divided(part: Floats, whole: Floats) -> Floats:
 
 
 def rows_of(
-    measurements: Sequence[Measurements], ledgers: Sequence[NDArray[Any]], backends: Sequence[BackendFacts], key: str
+    measurements: Sequence[Measurements],
+    ledgers: Sequence[NDArray[Any]],
+    backends: Sequence[BackendFacts],
+    key: str,
+    *,
+    drawn: Sequence[tuple[Measurements, NDArray[Any]]] = (),
+    one_sided: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """One row for each name of a key: means over replications, NaN where undefined.
 
@@ -62,6 +68,8 @@ def rows_of(
         ledgers: the ledger of each.
         backends: the backends, in order.
         key: one of `KEYS`.
+        drawn: the replications with drawn step times, each with its ledger; none: intervals hold luck alone.
+        one_sided: which of these count on one side only, see `simlab.results.interval.halves`.
 
     Returns:
         Rows without traffic and cost are left out. Columns of `WITH_INTERVAL` have a 95 % interval beside them, NaN
@@ -69,6 +77,7 @@ def rows_of(
     """
     names = labels(measurements[0], key)
     replications = [_columns(m, rows, backends, key, names) for m, rows in zip(measurements, ledgers, strict=True)]
+    again = [_columns(m, rows, backends, key, names) for m, rows in drawn]
     table: dict[str, Any] = {key: names}
     if key == "backend":
         table["kind"] = [facts.kind for facts in backends]
@@ -79,21 +88,15 @@ def rows_of(
         mean = np.where(np.isnan(values).all(axis=0), np.nan, np.nansum(values, axis=0) / known)
         table[column] = mean.tolist()
         if column in WITH_INTERVAL:
-            half = _half_width(values, resolution(column))
-            low, high = np.maximum(mean - half, 0.0), mean + half
+            draws = None
+            if one_sided is not None and again:
+                draws = Draws(np.array([columns[column] for columns in again]), one_sided)
+            half = halves(values, draws, resolution=resolution(column), positive=column != "slo_ratio")
+            low, high = np.maximum(mean - half.below, 0.0), mean + half.above
             table[f"{column}_low"] = low.tolist()
             table[f"{column}_high"] = (np.minimum(high, 1.0) if column == "slo_ratio" else high).tolist()
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     return [row for row in rows if row["attempts"] or row["cost_usd"] or row.get("tasks")]
-
-
-def _half_width(values: Floats, step: float) -> Floats:
-    """Student's half width over replications, axis 0, as `simlab.results.interval.student`; NaN for fewer than two."""
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1], np.nan)
-    variance = values.var(axis=0, ddof=1) + (step * values.mean(axis=0)) ** 2 / 12.0
-    return np.asarray(student_factor(n) * np.sqrt(variance / n))
 
 
 def _columns(

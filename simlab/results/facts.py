@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+SAMPLED, FIXED, NOTHING = "sampled", "fixed", "nothing to draw"
+"""What was done about calibration error: replications run again with step times drawn from it, or not."""
+
 
 @dataclass(frozen=True)
 class TokenPrices:
@@ -63,12 +66,35 @@ class ProfileFacts:
         kind: ``"measured"``, ``"estimated"`` or ``"stated"`` (written in the scenario, as for an API).
         error: the held-out error in words, e.g. ``"step time 3.1 % (median)"``; empty: unknown.
         source: what it was fitted on or taken from.
+        date: ISO date of the measurement or estimate; empty: unknown.
     """
 
     name: str
     kind: str
     error: str = ""
     source: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """One limit of what a backend's profile was measured on that the run went beyond.
+
+    Args:
+        limit: its name, e.g. ``max_decode_seqs``.
+        measured: up to where the profile was measured.
+        reached: how far the run went.
+        share: of its work that lay beyond, 0..1.
+        log_sd: standard deviation, of the logarithm, that was added to the terms concerned.
+        sentence: all of this in words.
+    """
+
+    limit: str
+    measured: int
+    reached: int
+    share: float
+    log_sd: float
+    sentence: str
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import simlab
-from simlab.results import words
+from simlab.results import sentences, sources
 from simlab.results.batches import half_widths
 from simlab.results.breakdown import KEYS, UNUSED, rows_of
-from simlab.results.facts import BackendFacts, ScenarioLike
-from simlab.results.interval import Estimate, around, student
-from simlab.results.ledger import HOURS_PER_MONTH, MONEY, leases_billed_s, ledger
+from simlab.results.facts import NOTHING, BackendFacts, Outside, ScenarioLike
+from simlab.results.interval import Draws, Estimate, around, student
+from simlab.results.keeping_up import overloaded
+from simlab.results.ledger import MONEY, leases_billed_s, ledger
 from simlab.results.measurements import Measurements
 from simlab.results.metrics import COSTS, METRICS, replication_values, resolution
 from simlab.results.verdict import Verdict, verdict
@@ -43,10 +45,15 @@ class Result:
         measurements: one for each replication, at least one.
         backends: what is known of each backend, in the order of the measurements.
         assumptions: sentences to print below the result, besides those of the backends.
+        outside: by backend, where it went beyond what its profile was measured on.
         seed: the seed the replications were derived from; None: that of the first.
+        drawn: the same replications with step times drawn from the uncertainty of their profiles, one for each of
+            `measurements`; empty: intervals hold luck alone.
+        calibration: `SAMPLED` or `FIXED` as asked for, `NOTHING` where no backend has a profile that could be drawn.
 
     Raises:
-        ValueError: without a replication, or when the backends are not those that were measured.
+        ValueError: without a replication, when the backends are not those that were measured, or when `drawn` are not
+            the same replications.
     """
 
     def __init__(
@@ -56,18 +63,26 @@ class Result:
         backends: Sequence[BackendFacts],
         *,
         assumptions: Sequence[str] = (),
+        outside: Mapping[str, Sequence[Outside]] = MappingProxyType({}),
         seed: int | None = None,
+        drawn: Sequence[Measurements] = (),
+        calibration: str = NOTHING,
     ) -> None:
         if not measurements:
             raise ValueError("a result needs at least one replication")
         names = tuple(facts.name for facts in backends)
         if names != measurements[0].backend_names:
             raise ValueError(f"facts are of {names}, measured was {measurements[0].backend_names}")
+        if drawn and [each.seed for each in drawn] != [each.seed for each in measurements]:
+            raise ValueError("drawn must be the same replications as measurements, in the same order")
         self.scenario = scenario
         self.measurements = tuple(measurements)
+        self.drawn = tuple(drawn)
+        self.calibration = calibration
         self.backends = tuple(backends)
         self.seed = measurements[0].seed if seed is None else seed
         self._assumptions = tuple(assumptions)
+        self.outside = dict(outside)
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
     @property
@@ -91,19 +106,51 @@ class Result:
         return tuple(ledger(measured, self.backends) for measured in self.measurements)
 
     @cached_property
+    def _drawn_ledgers(self) -> tuple[NDArray[Any], ...]:
+        return tuple(ledger(measured, self.backends) for measured in self.drawn)
+
+    @cached_property
     def values(self) -> dict[str, NDArray[np.float64]]:
         """Every metric in every replication, float64 [replications]; NaN where undefined."""
+        return self._values(self.measurements, self.ledgers)
+
+    @cached_property
+    def drawn_values(self) -> dict[str, NDArray[np.float64]]:
+        """Likewise with drawn step times; where there is nothing to draw, the `values` themselves."""
+        return self._values(self.drawn, self._drawn_ledgers) if self.drawn else self.values
+
+    def _values(
+        self, measurements: Sequence[Measurements], ledgers: Sequence[NDArray[Any]]
+    ) -> dict[str, NDArray[np.float64]]:
         rows = [
             replication_values(measured, self.backends, rows)
-            for measured, rows in zip(self.measurements, self.ledgers, strict=True)
+            for measured, rows in zip(measurements, ledgers, strict=True)
         ]
         found = {name: np.array([row[name] for row in rows]) for name in METRICS}
-        if self._bill_unknown:
-            found |= {name: np.full(self.replications, np.nan) for name in COSTS}
+        if self.bill_unknown:
+            found |= {name: np.full(len(rows), np.nan) for name in COSTS}
         return found
 
     @cached_property
-    def _unpriced_in_use(self) -> list[str]:
+    def overloads(self) -> NDArray[np.bool_]:
+        """Which draws overload which backend that keeps up at the fit, bool [draws, backends]."""
+        found = [
+            overloaded(drawn) & ~overloaded(fitted)
+            for drawn, fitted in zip(self.drawn, self.measurements, strict=False)
+        ]
+        return np.array(found, bool).reshape(-1, len(self.backends))
+
+    @cached_property
+    def one_sided(self) -> NDArray[np.bool_]:
+        """Which draws overload any such backend, bool [draws]; see `simlab.results.interval.halves`."""
+        return np.asarray(self.overloads.any(axis=1), bool)
+
+    def draws(self, values: NDArray[np.float64]) -> Draws | None:
+        """Values of the draws for `student` and `halves`; None without draws."""
+        return Draws(values, self.one_sided) if self.drawn else None
+
+    @cached_property
+    def unpriced_in_use(self) -> list[str]:
         """The backends without a price that had traffic or were leased: those the bill lacks."""
         return [
             facts.name
@@ -116,19 +163,25 @@ class Result:
         ]
 
     @cached_property
-    def _bill_unknown(self) -> bool:
+    def bill_unknown(self) -> bool:
         """Whether nothing at all is known of the bill: a sum of 0 would be a claim."""
         known = any(rows[name].any() for rows in self.ledgers for name in MONEY)
-        return bool(self._unpriced_in_use) and not known
+        return bool(self.unpriced_in_use) and not known
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Every metric with its 95 % interval, in the order of `METRICS`.
 
-        Student's over replications; with one replication from batch means over time windows, where they tell.
+        Student's over replications, with calibration error where it was drawn; with one replication from batch means
+        over time windows, where they tell.
         """
         found = {
-            name: student(self.values[name].tolist(), metric.unit, resolution=resolution(name))
+            name: student(
+                self.values[name],
+                metric.unit,
+                resolution=resolution(name),
+                draws=self.draws(self.drawn_values[name]),
+            )
             for name, metric in METRICS.items()
         }
         if self.replications == 1:
@@ -143,20 +196,27 @@ class Result:
         return self.estimates[name]
 
     def metrics(self) -> pd.DataFrame:
-        """The metrics: index ``metric``; columns ``value``, ``low``, ``high`` (95 %), ``unit``, ``meaning``."""
+        """The metrics: index ``metric``; columns those of `Estimate`, and ``meaning``."""
         import pandas as pd
 
         rows = [{"metric": name, **e.as_dict(), "meaning": METRICS[name].meaning} for name, e in self.estimates.items()]
         frame = pd.DataFrame(rows).set_index("metric")
-        return frame.astype({"value": "float64", "low": "float64", "high": "float64"})
+        return frame.astype(dict.fromkeys(("value", "low", "high", "calibration_share"), "float64"))
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         """The rows of `by` as dictionaries, NaN where undefined."""
         if key not in self._rows:
-            rows = rows_of(self.measurements, self.ledgers, self.backends, key)
+            rows = rows_of(
+                self.measurements,
+                self.ledgers,
+                self.backends,
+                key,
+                drawn=tuple(zip(self.drawn, self._drawn_ledgers, strict=True)),
+                one_sided=self.one_sided,
+            )
             for row in rows:
-                unpriced = key == "backend" and row[key] in self._unpriced_in_use and not row["cost_usd"]
-                if unpriced or self._bill_unknown:
+                unpriced = key == "backend" and row[key] in self.unpriced_in_use and not row["cost_usd"]
+                if unpriced or self.bill_unknown:
                     row |= {name: float("nan") for name in row if name in _MONEY_COLUMNS}
             self._rows[key] = rows
         return [dict(row) for row in self._rows[key]]
@@ -220,131 +280,41 @@ class Result:
     def _slo_ratio(self, name: str) -> Estimate:
         """The share of one class's finished tasks that met their SLO."""
         index = self.measurements[0].class_names.index(name)
-        values = []
-        for measured in self.measurements:
-            tasks = measured.tasks[index]
-            finished = int(tasks["succeeded"] + tasks["failed"])
-            values.append(int(tasks["good"]) / finished if finished else 0.0 if tasks["arrived"] else float("nan"))
-        return student(values, "ratio")
+        values, drawn = (
+            np.array([_good_share(measured.tasks[index]) for measured in runs])
+            for runs in (self.measurements, self.drawn)
+        )
+        return student(values, "ratio", draws=self.draws(drawn))
 
     @cached_property
     def headline(self) -> str:
         """The result in one sentence."""
-        value = {name: estimate.value for name, estimate in self.estimates.items()}
-        names = ", ".join(self._unpriced_in_use)
-        least, lacking = ("at least ", f": no price for {names}") if names else ("", "")
-        if not value["tasks"]:
-            bill = "unknown" if self._bill_unknown else f"{least}{words.usd(value['cost_usd'])}"
-            return f"{self.name}: no task arrived; the bill is {bill}{lacking}."
-        traffic = f"{words.digits((value['arrival_rate_rps'] or 0.0) * 3600.0)} tasks/h"
-        if self._bill_unknown:
-            parts = [traffic, f"cost unknown{lacking}"]
-        else:
-            parts = [
-                f"{traffic}{', at least' if names else ' at'} "
-                f"{words.usd(value['cost_per_success_usd'])} per successful task"
-                f" ({least}{words.usd(value['cost_usd_per_month'])} a month{lacking})"
-            ]
-        ttft = self.estimates["ttft_s_p95"]
-        latency = "no task finished"
-        if ttft.value is not None:
-            ends = words.interval(ttft)
-            latency = f"p95 TTFT {words.number(ttft.value, 's')}" + (f" ({ends})" if ends else "")
-        share, noun = (value["slo_ratio"], "meet the SLO") if self._has_slo else (value["success_ratio"], "succeed")
-        parts.append(f"{latency}, {words.percent(share)} {noun}")
-        if value["gpu_utilization"] is not None:
-            parts.append(f"GPUs running {value['gpu_utilization']:.0%} of the time")
-        return f"{self.name}: {'; '.join(parts)}."
-
-    @property
-    def _has_slo(self) -> bool:
-        return any((workload.slo or self.scenario.slo) is not None for workload in self.scenario.workload.values())
+        return sentences.headline(self)
 
     @cached_property
     def assumptions(self) -> list[str]:
         """What was taken for granted, in sentences."""
-        found = [*self._assumptions]
-        for facts in self.backends:
-            found += [f"{facts.name}: {sentence}" for sentence in facts.assumptions]
-        warmup_s = self.measurements[0].warmup_s
-        if warmup_s > 0:
-            found.append(
-                f"the first {words.duration(warmup_s)} are warm-up: in the bill and in token totals, not in latencies, "
-                "tasks and rates"
-            )
-        if self.estimates["gpu_utilization"].value is not None:
-            found.append(
-                "GPUs run while a step does, however few requests are in its batch: 100% of the time is not yet the "
-                "most they can serve"
-            )
-        if self.replications == 1:
-            found.append(
-                "one replication: intervals are batch means over its time windows, where windows tell; metrics without "
-                "one have an unknown spread (more replications give it)"
-            )
-        tasks, left = self.estimates["tasks"].value, self.estimates["in_flight"].value
-        if tasks and left and left > 0.02 * tasks:
-            found.append(
-                f"{words.percent(left / tasks)} of the tasks were still unfinished at the horizon; their latencies are "
-                "not counted"
-            )
-        found.append(f"a month has {HOURS_PER_MONTH:.0f} h; the run's bill is stretched to it")
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys([*self._assumptions, *sentences.assumptions(self)]))
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must know before using the numbers, in sentences."""
+        return sentences.warnings(self)
 
     @property
-    def profiles(self) -> list[dict[str, str]]:
-        """How fast each backend was taken to be, and how well that is known."""
-        return [
-            {
-                "backend": facts.name,
-                "model": facts.model,
-                "gpu": facts.gpu,
-                "name": facts.profile.name,
-                "kind": facts.profile.kind,
-                "error": facts.profile.error,
-                "source": facts.profile.source,
-            }
-            for facts in self.backends
-            if facts.profile is not None
-        ]
+    def profiles(self) -> list[dict[str, Any]]:
+        """How fast each backend was taken to be, how well that is known, and where it was used beyond that."""
+        return sources.profiles(self.backends, self.outside)
 
     @property
     def prices(self) -> list[dict[str, Any]]:
         """Each price that was used, with source and date; a pool has ``usd_per_gpu_hour``, an API the token prices."""
-        found: list[dict[str, Any]] = []
-        for facts in self.backends:
-            if not facts.priced:
-                continue
-            price: dict[str, Any] = {"backend": facts.name, "source": facts.price_source, "as_of": facts.price_as_of}
-            if facts.token_prices is None:
-                price |= {"gpu": facts.gpu, "usd_per_gpu_hour": facts.usd_per_gpu_hour}
-            else:
-                input_usd, cached_usd, output_usd = facts.token_prices.base
-                price |= {
-                    "model": facts.model,
-                    "input_usd_per_mtok": input_usd,
-                    "cached_input_usd_per_mtok": cached_usd,
-                    "output_usd_per_mtok": output_usd,
-                }
-                if facts.token_prices.long_threshold_tokens is not None:
-                    long_input, long_cached, long_output = facts.token_prices.long
-                    price |= {
-                        "long_threshold_tokens": facts.token_prices.long_threshold_tokens,
-                        "long_input_usd_per_mtok": long_input,
-                        "long_cached_input_usd_per_mtok": long_cached,
-                        "long_output_usd_per_mtok": long_output,
-                    }
-            found.append(price)
-        return found
+        return sources.prices(self.backends)
 
     @property
     def unpriced(self) -> list[dict[str, str]]:
         """The backends whose use is missing from the bill for want of a price."""
-        return [
-            {"backend": facts.name, "what": f"{facts.gpu or 'GPU'} hours" if facts.kind == "pool" else facts.model}
-            for facts in self.backends
-            if not facts.priced
-        ]
+        return sources.unpriced(self.backends)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON values, as `simlab.results.schema.result_schema` describes."""
@@ -372,8 +342,10 @@ class Result:
                     for check in self.verdict.checks
                 ],
             },
+            "calibration": {"mode": self.calibration, "draws": len(self.drawn)},
             "metrics": {name: estimate.as_dict() for name, estimate in self.estimates.items()},
             "by": {key: self.rows(key) for key in KEYS},
+            "warnings": self.warnings,
             "assumptions": self.assumptions,
             "profiles": self.profiles,
             "prices": self.prices,
@@ -385,6 +357,12 @@ class Result:
     def to_json(self) -> str:
         """The result as JSON text; undefined numbers are null."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _good_share(tasks: Any) -> float:
+    """The share of a class's finished tasks that met their SLO: none, where tasks arrived and nothing finished."""
+    finished = int(tasks["succeeded"] + tasks["failed"])
+    return int(tasks["good"]) / finished if finished else 0.0 if tasks["arrived"] else float("nan")
 
 
 def finite(value: Any) -> Any:

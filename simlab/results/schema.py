@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simlab.results.breakdown import KEYS
+from simlab.results.facts import FIXED, NOTHING, SAMPLED
 from simlab.results.metrics import METRICS
 from simlab.results.verdict import MET, MISSED, UNDECIDED
 
@@ -24,7 +25,7 @@ def _object(
     }
 
 
-_ESTIMATE = {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": _TEXT}
+_ESTIMATE = {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": _TEXT, "calibration_share": _NUMBER}
 
 
 def result_schema() -> dict[str, Any]:
@@ -61,6 +62,12 @@ def result_schema() -> dict[str, Any]:
                         },
                     }
                 ),
+                "calibration": _object(
+                    {
+                        "mode": {"enum": [SAMPLED, FIXED, NOTHING]},
+                        "draws": {"type": "integer", "minimum": 0},
+                    }
+                ),
                 "metrics": _object(
                     {
                         name: {**_object({**_ESTIMATE, "unit": {"const": metric.unit}}), "description": metric.meaning}
@@ -78,13 +85,27 @@ def result_schema() -> dict[str, Any]:
                         for key in KEYS
                     }
                 ),
+                "warnings": {"type": "array", "items": _TEXT},
                 "assumptions": {"type": "array", "items": _TEXT},
                 "profiles": {
                     "type": "array",
                     "items": _object(
                         {
-                            **dict.fromkeys(("backend", "model", "gpu", "name", "error", "source"), _TEXT),
+                            **dict.fromkeys(("backend", "model", "gpu", "name", "error", "source", "date"), _TEXT),
                             "kind": {"enum": ["measured", "estimated", "stated"]},
+                            "outside": {
+                                "type": "array",
+                                "items": _object(
+                                    {
+                                        "limit": _TEXT,
+                                        "measured": {"type": "integer"},
+                                        "reached": {"type": "integer"},
+                                        "share": {"type": "number"},
+                                        "log_sd": {"type": "number"},
+                                        "sentence": _TEXT,
+                                    }
+                                ),
+                            },
                         }
                     ),
                 },

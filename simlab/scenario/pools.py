@@ -33,7 +33,8 @@ class Pool(Model):
     profile: str | None = Field(
         None,
         min_length=1,
-        description="step-time profile: a name or a JSON file; none: the measured one that fits, else an estimate",
+        description="step-time profile: a name, or a JSON file beside the scenario; none: the measured one that fits, "
+        "else an estimate",
     )
     replicas: Count = Field(1, ge=0, description="replicas at the start")
     dispatch: Literal["round_robin", "least_outstanding", "least_kv", "prefix_affinity", "random"] = Field(
@@ -51,7 +52,9 @@ class Pool(Model):
     )
     block_size: Count = Field(16, ge=1, description="vLLM --block-size: tokens of one KV block")
     kv_blocks: Annotated[Count, Field(ge=2)] | None = Field(
-        None, description="KV blocks of a replica; none: what fits in GPU memory beside the weights"
+        None,
+        description="KV blocks of a replica; none: what fits in GPU memory beside the weights, or what the "
+        "profile's server had where no table knows the model or the GPU",
     )
     kv_cache_memory: Annotated[Bytes, Field(gt=0)] | None = Field(
         None, description="vLLM --kv-cache-memory-bytes: KV cache of one GPU, B; none: from gpu_memory_utilization"

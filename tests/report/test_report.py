@@ -25,7 +25,7 @@ from simlab.results import Result, words
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "report.txt"
 
-RESULT = synthetic_run.result(3, warmup_s=3600.0)
+RESULT = synthetic_run.result(3, warmup_s=3600.0, drawn=True)
 KINDS = {
     "three": RESULT,
     "one": synthetic_run.result(1, rate_rps=0.1),
@@ -80,8 +80,11 @@ def test_a_wide_table_goes_on_below_itself() -> None:
 def test_summary_shows_value_and_interval_of_the_metric() -> None:
     rows = {row[0]: row[1:] for row in view.summary(RESULT).rows}
     found = RESULT["cost_per_success_usd"]
-    assert rows["Cost per successful task"] == (words.number(found.value, found.unit), words.interval(found))
-    assert rows["GPU hours billed"] == ("192 h", "")
+    assert rows["Cost per successful task"] == (words.number(found.value, found.unit), words.interval(found), "0%")
+    assert RESULT["e2e_s_p50"].calibration_share > 0.5
+    plain = {row[0]: row[1:] for row in view.summary(synthetic_run.result(3)).rows}
+    assert plain["Cost per successful task"] == (words.number(found.value, found.unit), words.interval(found))
+    assert rows["GPU hours billed"] == ("192 h", "", "")
     assert "Retries" not in rows
 
 
