@@ -25,8 +25,8 @@ _NORMAL_95 = 1.6449
 """95th percentile of the standard normal law: the end of a 90% interval."""
 _TO_SD = 1.4826
 """A normal law's standard deviation by its median absolute deviation."""
-_DIRECTIONS = 4
-"""Directions of the covariance that are followed; the rest of it is too small to matter."""
+_DIRECTIONS = 8
+"""Directions of the covariance that are followed: a large one may be of a term that matters little in a run."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def validate(
         max_error: largest median error allowed, share, by metric; ``""`` is every metric that is not named.
         workers: processes to use; None: one for each core. It never changes a result.
         progress: called with runs done and in all.
-        intervals: also the 90% interval of each number: up to four more simulations of each run.
+        intervals: also the 90% interval of each number: up to eight more simulations of each run.
     """
     chosen: list[tuple[Run, Profile]] = []
     left_out: list[tuple[str, str]] = []

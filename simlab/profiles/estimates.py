@@ -20,12 +20,13 @@ from simlab.profiles.step_time import StepTime
 if TYPE_CHECKING:
     from simlab.profiles.pooling import Floats, States
 
-# Terms whose logarithms vary together in an estimate.
-TERMS = ("base_s", "per_seq_s", "per_kv_token_s", "attn_s", "linear", "prefill_linear", "overhead_s")
+# Terms of an estimate that are uncertain; those of one row by one and the same factor.
+TERMS = (("base_s",), ("per_seq_s",), ("per_kv_token_s",), ("linear",), ("prefill_linear", "attn_s"), ("overhead_s",))
 # What the regression cannot know of a server it never saw: software, its settings and how it was measured. Standard
 # deviations of the logarithm of all decode steps and of all steps with prompts, and their correlation; chosen so that
 # 90% intervals hold 90% of what was measured on GPUs and models left out (calibrate.estimate_check).
-DECODE_SD, PROMPT_SD, TOGETHER = 0.11, 0.28, 0.3
+DECODE_SD, PROMPT_SD, TOGETHER = 0.14, 0.33, 0.3
+RIDGE = 0.02
 
 
 def learned(
@@ -136,11 +137,16 @@ def _uncertainty(step_time: StepTime, at: States, learnt: Floats) -> Uncertainty
     unseen = np.outer(decodes, decodes) + np.outer(prompts, prompts) + TOGETHER * (both + both.T)
     here = pooling.log_seconds(step_time, at)
     shares = np.stack(
-        [(pooling.log_seconds(step_time.scaled({term: 1.01}), at) - here) / np.log(1.01) for term in TERMS], axis=1
+        [(pooling.log_seconds(step_time.scaled(dict.fromkeys(row, 1.01)), at) - here) / np.log(1.01) for row in TERMS],
+        axis=1,
     )
     # The smallest changes of terms that move the states as wanted: a ridge keeps terms that matter little from swings.
-    ridge = 0.03 * len(here) / len(TERMS)
+    ridge = RIDGE * len(here) / len(TERMS)
     inverse = np.linalg.solve(shares.T @ shares + ridge * np.eye(len(TERMS)), shares.T)
     covariance = inverse @ (learnt + unseen) @ inverse.T
-    symmetric = np.round((covariance + covariance.T) / 2.0, 10) + 1e-9 * np.eye(len(TERMS))
-    return Uncertainty(TERMS, tuple(tuple(float(value) for value in row) for row in symmetric))
+    terms = [(term, i) for i, row in enumerate(TERMS) for term in row]
+    spread = np.array([[i == j for j in range(len(TERMS))] for _, i in terms], dtype=np.float64)
+    full = spread @ covariance @ spread.T
+    symmetric = np.round((full + full.T) / 2.0, 10) + 1e-9 * np.eye(len(terms))
+    rows = tuple(tuple(float(value) for value in row) for row in symmetric)
+    return Uncertainty(tuple(term for term, _ in terms), rows)
