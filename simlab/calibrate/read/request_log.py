@@ -49,14 +49,15 @@ def is_request_log(columns: Sequence[str]) -> bool:
 
 def read_request_log(table: Table, context: Context) -> list[Run]:
     """The runs of a request log: one for each configuration, workload and rate that it holds."""
+    if len(table) == 0:
+        context.problems.add(str(table.path), "", "has column names but no requests; it must hold at least one")
+        return []
     before = len(context.problems)
     servers = config_servers(table, context)
     columns = {what: first_present(names, table.frame.columns) or "" for what, names in REQUEST_COLUMNS.items()}
     values = {what: _column(table, what, name) for what, name in columns.items() if name}
     parts = [name for name in RUN_COLUMNS if table.has(name)]
     rates = table.numbers("qps", above=True, required=True) if "qps" in parts else None
-    if len(table) == 0:
-        context.problems.add(str(table.path), "", "has column names but no requests; it must hold at least one")
     if len(context.problems) > before:
         return []
     _check_rows(table, values, columns, context)

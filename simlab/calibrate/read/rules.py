@@ -23,7 +23,7 @@ class Rules:
     ``leave_out`` (rows that no simulation is like: by a column that is not one of ``unless``, is ``above`` a number or
     has a ``pattern``, and ``why``); ``expert_parallel`` (column and the number ``above`` which it is on);
     ``length_low`` (lengths are uniform from the share ``low`` up where a column ``begins`` with a text, and from the
-    share ``otherwise`` up in other rows);
+    share ``otherwise`` up in other rows, and ``why``);
     ``concurrency_of_rank`` (column with the concurrency of one data-parallel rank, for rows without the whole one);
     ``all_at_once`` (requests are sent at once where a column is ``from`` a number up); ``even`` (requests are evenly
     spaced); ``engine``, ``engine_column``, ``version`` (what the engine is called; a column; a column of container
@@ -41,6 +41,11 @@ class Rules:
     def notes(self) -> tuple[str, ...]:
         """What a reader of its runs should know."""
         return (str(self.data["note"]),) if "note" in self.data else ()
+
+    def spread_notes(self, low: float) -> tuple[str, ...]:
+        """What a reader of a run should know of its lengths, which spread from this share up."""
+        rule = self.data.get("length_low", {})
+        return (str(rule["why"]),) if "why" in rule and low == rule.get("otherwise") else ()
 
     @property
     def even(self) -> bool:

@@ -156,7 +156,7 @@ class _Rows:
             date=iso_date(self.dates[row]),
             source=f"{self.rules.name or plain_name(self.table.path)}: {self.names[row]}",
             failed=int(self._value(self.totals, "failed", row) or 0),
-            notes=(*assumed, *self.rules.notes),
+            notes=(*assumed, *self.rules.notes, *self.rules.spread_notes(load.low)),
         )
 
     def _measured(self, row: int, load: Load) -> dict[str, float]:

@@ -27,7 +27,7 @@ STEP_COLUMNS = {
 BEFORE_STEP = "decode_kv_tokens"
 """The column of contexts as they are in the cache, before the step has added its own token to each."""
 
-LONGEST_STEP_S = 600.0
+LONGEST_STEP_S = 10.0
 """A median step above this is taken for a mistake of units."""
 
 FASTEST_STEP_S = 2e-5
@@ -42,6 +42,9 @@ def is_step_log(columns: Sequence[str]) -> bool:
 
 def read_step_log(table: Table, context: Context) -> list[Run]:
     """The runs of a step log, one for each of its configurations."""
+    if len(table) == 0:
+        context.problems.add(str(table.path), "", "has column names but no steps; it must hold at least one")
+        return []
     servers = config_servers(table, context)
     steps_of = _steps(table, context)
     if steps_of is None or not servers:
@@ -70,9 +73,7 @@ def _steps(table: Table, context: Context) -> Steps | None:
     context_tokens = column("decode_context_tokens", np.where(decode > 0.0, math.nan, 0.0))
     if names["decode_context_tokens"] == BEFORE_STEP:
         context_tokens = context_tokens + decode
-    if len(table) == 0:
-        context.problems.add(str(table.path), "", "has column names but no steps; it must hold at least one")
-    elif len(context.problems) == before and not FASTEST_STEP_S < float(np.median(seconds)) < LONGEST_STEP_S:
+    if len(context.problems) == before and not FASTEST_STEP_S < float(np.median(seconds)) < LONGEST_STEP_S:
         message = f"the median step takes {np.median(seconds):.3g} s, which no server does"
         repair = "name the column by its unit, _ms or _s"
         context.problems.add(f"{table.path}:1", seconds_name, f"{message}; {repair}")

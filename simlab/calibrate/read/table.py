@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-UNITS = {"_ms": 1e-3, "_us": 1e-6, "_s": 1.0}
+UNITS = {"_ms": 1e-3, "_s": 1.0}
 """Factor to seconds by the end of a column's name."""
 
 SHOWN = 3
@@ -79,7 +79,8 @@ class Table:
             fine &= np.isfinite(values)
         wrong = np.flatnonzero(~fine & (required | ~empty))
         for row in wrong[:SHOWN]:
-            read = "nothing" if empty[row] else repr(column.iloc[row]).replace("np.float64(", "").rstrip(")")
+            cell = column.iloc[row]
+            read = "nothing" if empty[row] else repr(cell) if isinstance(cell, str) else f"{cell:g}"
             allowed = f"a number above {least:g}" if above else f"a number of {least:g} or more"
             allowed += ", or inf" if infinite else ""
             more = f" ({len(wrong)} such rows)" if len(wrong) > SHOWN and row == wrong[SHOWN - 1] else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_files import GPU, bench_serve, complaints, without, write
 
@@ -231,6 +231,7 @@ def test_a_file_given_twice_is_read_once(tmp_path: Path) -> None:
     assert len(read_runs([path, path, tmp_path], server=GPU)) == 1
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 12), concurrency=st.integers(1, 5), failed=st.integers(0, 3))
 def test_whatever_the_requests_detail_and_summary_agree(
     tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, concurrency: int, failed: int
