@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from simlab.cli.calibrate_bench import bench_command
 from simlab.cli.output import Format, FormatOption, QuietOption, WorkersOption, progress_bar, rendered, show
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _FIGURES = (".png", ".svg", ".pdf")
 @app.callback()
 def _group() -> None:
     """Fit speed profiles to benchmark runs of real servers, and check them."""
+
+
+app.command("bench")(bench_command)
 
 
 RunsArgument = Annotated[

@@ -25,6 +25,7 @@ PAGES = {
     "trace": ["trace"],
     "trace-summarize": ["trace", "summarize"],
     "calibrate": ["calibrate"],
+    "calibrate-bench": ["calibrate", "bench"],
     "calibrate-fit": ["calibrate", "fit"],
     "calibrate-validate": ["calibrate", "validate"],
 }
