@@ -25,6 +25,7 @@ class Rules:
     ``length_low`` (lengths are uniform from the share ``low`` up where a column ``begins`` with a text, and from the
     share ``otherwise`` up in other rows, and ``why``);
     ``concurrency_of_rank`` (column with the concurrency of one data-parallel rank, for rows without the whole one);
+    ``requests_from_tokens`` (column with the tokens of all requests, where their number is that of one replica);
     ``all_at_once`` (requests are sent at once where a column is ``from`` a number up); ``even`` (requests are evenly
     spaced); ``engine``, ``engine_column``, ``version`` (what the engine is called; a column; a column of container
     images with the version); ``name_column``, ``name_columns`` (what runs are called).
@@ -83,6 +84,12 @@ class Rules:
             ranks = table.numbers(choose("server", list(table.frame.columns))["dp"], least=1.0)
             given = load.get("concurrency", np.full(len(table), math.nan))
             load["concurrency"] = np.where(np.isnan(given), table.numbers(column, least=1.0) * ranks, given)
+
+    def fill_requests(self, table: Table, load: dict[str, Floats]) -> None:
+        """Puts requests of the deployment where only those of a replica are given, but all their tokens are."""
+        column = str(self.data.get("requests_from_tokens", ""))
+        if column and table.has(column):
+            load["requests"] = np.rint(table.numbers(column) / (load["prompt_tokens"] + load["output_tokens"]))
 
     def length_low(self, table: Table) -> Floats:
         """The smallest length as a share of the nominal one, by row."""

@@ -65,6 +65,7 @@ class _Rows:
         self.load_columns, self.metric_columns = choose("load", names), choose("metrics", names)
         self.load = {what: self._load_column(what, name) for what, name in self.load_columns.items()}
         rules.fill_concurrency(table, self.load)
+        rules.fill_requests(table, self.load)
         self.totals = {
             what: table.seconds(name) if what == "duration_s" else table.numbers(name)
             for what, name in choose("totals", names).items()
