@@ -17,6 +17,9 @@ from simlab.errors import InputError, Problem
 GRACE_S = 30.0
 """How long a program may take to end on its own: vLLM frees its GPUs."""
 
+_ORPHANS_S = 2.0
+"""How long what a program left behind may take to end."""
+
 _KILLED_S = 10.0
 """How long the system may take to end what was killed: a GPU's driver has to let go of it."""
 
@@ -104,12 +107,18 @@ class Child:
         return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Ends the program and all that it started: SIGTERM, and SIGKILL to what is left after the grace time.
+        """Ends the program and all that it started.
 
-        A second signal to us ends the grace time.
+        The program is asked first (SIGTERM), since it knows best how to end what it started; what is left when it has
+        ended, or after the grace time, is asked next, and what is left then is killed. A second signal to us ends the
+        waiting.
         """
         try:
-            self._end(signal.SIGTERM, self.grace_s)
+            if self.poll() is None:
+                self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(self.grace_s)
+            self._end(signal.SIGTERM, _ORPHANS_S)
         finally:
             self._end(signal.SIGKILL, _KILLED_S)
             with suppress(subprocess.TimeoutExpired):
