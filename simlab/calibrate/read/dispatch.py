@@ -9,7 +9,7 @@ from typing import Any
 
 from simlab.calibrate.read.bench_serve import is_bench_serve, read_bench_serve
 from simlab.calibrate.read.context import Context
-from simlab.calibrate.read.files import Document, json_documents, read_text
+from simlab.calibrate.read.files import Document, is_text, json_documents, read_text
 from simlab.calibrate.read.guidellm import is_guidellm, read_guidellm
 from simlab.calibrate.read.hints import ServerHints
 from simlab.calibrate.read.offline import is_latency, is_throughput, read_latency, read_throughput
@@ -18,7 +18,7 @@ from simlab.calibrate.read.run_table import is_run_table, read_run_table
 from simlab.calibrate.read.scrape import is_scrape, read_scrape
 from simlab.calibrate.read.sidecar import Sidecar, is_sidecar, sidecar_of
 from simlab.calibrate.read.step_log import is_step_log, read_step_log
-from simlab.calibrate.read.table import parse_csv
+from simlab.calibrate.read.table import column_names, parse_csv
 from simlab.calibrate.read.together import put_together
 from simlab.calibrate.run import Run
 
@@ -74,7 +74,7 @@ def read_measurements(paths: Sequence[Path | str], *, server: ServerHints | None
             if file.resolve() in read:
                 continue
             read.add(file.resolve())
-            found = _read_file(file, context)
+            found = None if file != path and not is_text(file) else _read_file(file, context)
             if found is not None:
                 runs += found
             elif file == path:
@@ -115,7 +115,7 @@ def _read_file(path: Path, context: Context) -> list[Run] | None:
     if is_scrape(text):
         run = read_scrape(text, path, context)
         return [] if run is None else [run]
-    columns = [name.strip().strip('"') for name in text.split("\n", 1)[0].split(",")]
+    columns = column_names(text.split("\n", 1)[0])
     for is_kind, reader in (
         (is_step_log, read_step_log),
         (is_request_log, read_request_log),

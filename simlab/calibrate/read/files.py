@@ -28,6 +28,16 @@ def read_bytes(path: Path, problems: Problems) -> bytes | None:
     return None
 
 
+def is_text(path: Path) -> bool:
+    """Whether a file begins as text, or as packed text."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return True  # What is wrong with it is said when it is read.
+    return start.startswith(_MAGIC) or b"\0" not in start
+
+
 def read_text(path: Path, problems: Problems) -> str | None:
     """The text of a file; None where it is none, which problems then say."""
     data = read_bytes(path, problems)

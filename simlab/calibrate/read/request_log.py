@@ -54,7 +54,7 @@ def read_request_log(table: Table, context: Context) -> list[Run]:
         return []
     before = len(context.problems)
     servers = config_servers(table, context)
-    columns = {what: first_present(names, table.frame.columns) or "" for what, names in REQUEST_COLUMNS.items()}
+    columns = {what: first_present(names, table.columns) or "" for what, names in REQUEST_COLUMNS.items()}
     values = {what: _column(table, what, name) for what, name in columns.items() if name}
     parts = [name for name in RUN_COLUMNS if table.has(name)]
     rates = table.numbers("qps", above=True, required=True) if "qps" in parts else None

@@ -52,7 +52,7 @@ class Servers:
         found = cls([])
         for row, entry in enumerate(facts):
             why = "of other set-ups" if not chosen[row] else ""
-            if several and not {"gpu"} & {*entry.values, *said}:
+            if several and "gpu" not in entry.values and "gpu" not in said:
                 why = "GPU not stated"
             if why:
                 found.left_out[why] = found.left_out.get(why, 0) + 1
@@ -81,7 +81,7 @@ def identity(facts: Facts) -> tuple[Any, ...]:
 
 def row_facts(table: Table, rules: Rules) -> list[Facts]:
     """What each row says of its server."""
-    columns = choose("server", list(table.frame.columns))
+    columns = choose("server", table.columns)
     engine_column = rules.data.get("engine_column")
     if engine_column:
         columns["engine"] = engine_column
@@ -91,6 +91,7 @@ def row_facts(table: Table, rules: Rules) -> list[Facts]:
     if expert and table.has(expert["column"]):
         spread = table.numbers(expert["column"]) > expert["above"]
         extra["expert"] = ["true" if on else "false" for on in spread]
+    written = {what: table.written(name) for what, name in columns.items()}
     made: dict[tuple[str | None, ...], Facts] = {}
     result = []
     for row in range(len(table)):
@@ -98,7 +99,7 @@ def row_facts(table: Table, rules: Rules) -> list[Facts]:
         more = {what: column[row] for what, column in extra.items()}
         key = (*cells.values(), *more.values())
         if key not in made:
-            made[key] = _facts(cells, columns, more, rules)
+            made[key] = _facts(cells, written, more, rules)
         result.append(made[key])
     return result
 

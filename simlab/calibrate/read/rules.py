@@ -81,7 +81,7 @@ class Rules:
         """Puts concurrency of the deployment where only that of a rank is given."""
         column = str(self.data.get("concurrency_of_rank", ""))
         if column and table.has(column):
-            ranks = table.numbers(choose("server", list(table.frame.columns))["dp"], least=1.0)
+            ranks = table.numbers(choose("server", table.columns)["dp"], least=1.0)
             given = load.get("concurrency", np.full(len(table), math.nan))
             load["concurrency"] = np.where(np.isnan(given), table.numbers(column, least=1.0) * ranks, given)
 
@@ -109,5 +109,5 @@ class Rules:
 
 def rules_of(table: Table) -> Rules:
     """The rules of the source that a table is from."""
-    columns = set(table.frame.columns)
+    columns = set(table.columns)
     return Rules(next((source for source in sources() if set(source["requires"]) <= columns), {}))

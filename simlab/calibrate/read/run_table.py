@@ -61,7 +61,7 @@ class _Rows:
     def __init__(self, table: Table, rules: Rules, context: Context) -> None:
         self.table, self.rules, self.problems = table, rules, context.problems
         self.shared = context.hints.shared_prefix()
-        names = list(table.frame.columns)
+        names = table.columns
         self.load_columns, self.metric_columns = choose("load", names), choose("metrics", names)
         self.load = {what: self._load_column(what, name) for what, name in self.load_columns.items()}
         rules.fill_concurrency(table, self.load)
@@ -76,8 +76,9 @@ class _Rows:
         }
         for name in names:
             if _UNITLESS.fullmatch(name):
-                endings = " or ".join(f"{name}{ending}" for ending in UNITS)
-                self.problems.add(f"{table.path}:1", name, f"the column is in no unit; name it {endings}")
+                written = table.written(name)
+                endings = " or ".join(f"{written}{ending}" for ending in UNITS)
+                self.problems.add(f"{table.path}:1", written, f"the column is in no unit; name it {endings}")
         other = choose("other", names)
         self.names = self._names(rules.name_columns or ([other["name"]] if "name" in other else []))
         self.dates = table.texts(other["date"]) if "date" in other else [None] * len(table)
@@ -90,7 +91,7 @@ class _Rows:
 
     def _names(self, columns: Sequence[str]) -> list[str]:
         stem, lines = plain_name(self.table.path), [str(line) for line in self.table.frame.index]
-        parts = [self.table.texts(column) for column in columns if column in self.table.frame.columns]
+        parts = [self.table.texts(column) for column in columns if column in self.table.columns]
         joined = ["-".join(word for word in words if word) for words in zip(*parts, strict=True)] if parts else []
         if not joined:
             return [f"{stem}#{line}" for line in lines]
@@ -147,7 +148,8 @@ class _Rows:
             closed=math.isinf(load.rate_rps),
             output_tokens=output,
         )
-        check_together(measured, frame, where, self.metric_columns, self.problems)
+        fields = {metric: self.table.written(name) for metric, name in self.metric_columns.items()}
+        check_together(measured, frame, where, fields, self.problems)
         return Run(
             name=self.names[row],
             where=where,

@@ -59,7 +59,7 @@ def read_step_log(table: Table, context: Context) -> list[Run]:
 def _steps(table: Table, context: Context) -> Steps | None:
     """The steps of a whole table; None where something is wrong."""
     before = len(context.problems)
-    names = {what: first_present(spelt, table.frame.columns) for what, spelt in STEP_COLUMNS.items()}
+    names = {what: first_present(spelt, table.columns) for what, spelt in STEP_COLUMNS.items()}
 
     def column(what: str, absent: Floats | float) -> Floats:
         name = names[what]
@@ -76,7 +76,7 @@ def _steps(table: Table, context: Context) -> Steps | None:
     if len(context.problems) == before and not FASTEST_STEP_S < float(np.median(seconds)) < LONGEST_STEP_S:
         message = f"the median step takes {np.median(seconds):.3g} s, which no server does"
         repair = "name the column by its unit, _ms or _s"
-        context.problems.add(f"{table.path}:1", seconds_name, f"{message}; {repair}")
+        context.problems.add(f"{table.path}:1", table.written(seconds_name), f"{message}; {repair}")
     if len(context.problems) > before:
         return None
     # Chunks are known where one request prefills alone; of several, only their sum is logged.
@@ -84,7 +84,7 @@ def _steps(table: Table, context: Context) -> Steps | None:
         work = np.where(requests == 1.0, prefill * (start + (prefill + 1.0) / 2.0), math.nan)
     work = np.where(prefill == 0.0, 0.0, work)
     real = np.ones(len(table), dtype=bool)
-    if "segment" in table.frame.columns:
+    if "segment" in table.columns:
         real = (table.frame["segment"] == "real").to_numpy(dtype=bool)
     return Steps(seconds, prefill, requests, start, decode, context_tokens, work, real)
 

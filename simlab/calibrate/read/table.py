@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,46 @@ SHOWN = 3
 """Wrong values of one column that are named; the others are counted."""
 
 
+def plain_column(name: str) -> str:
+    """A column's name without what does not matter: case, brackets, spaces, dashes.
+
+    >>> plain_column("Mean TTFT (ms)"), plain_column("max-num-seqs")
+    ('mean_ttft_ms', 'max_num_seqs')
+    """
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def separator(head: str) -> str:
+    """What stands between the columns of a table with this first line: comma, semicolon or tab."""
+    return max(",;\t", key=head.count)
+
+
+def column_names(head: str) -> list[str]:
+    """Columns of a table with this first line, plain."""
+    return [plain_column(name) for name in head.split(separator(head))]
+
+
 class Table:
     """Rows of a file, and where each is in it.
 
     Args:
-        frame: the rows, with their line in the file as index.
+        frame: the rows, with their line in the file as index, and plain columns.
         path: the file.
         problems: gets what is wrong.
+        written: columns as the file has them.
     """
 
-    def __init__(self, frame: pd.DataFrame, path: Path, problems: Problems) -> None:
-        self.frame, self.path, self.problems = frame, path, problems
+    def __init__(self, frame: pd.DataFrame, path: Path, problems: Problems, written: Mapping[str, str]) -> None:
+        self.frame, self.path, self.problems, self._written = frame, path, problems, written
+
+    @property
+    def columns(self) -> list[str]:
+        """Plain names of the columns."""
+        return list(self.frame.columns)
+
+    def written(self, name: str) -> str:
+        """A column as the file has it."""
+        return self._written.get(name, name)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -49,7 +79,7 @@ class Table:
 
     def rows(self, keep: NDArray[np.bool_]) -> Table:
         """The table of some of its rows."""
-        return Table(self.frame[keep], self.path, self.problems)
+        return Table(self.frame[keep], self.path, self.problems, self._written)
 
     def texts(self, name: str) -> list[str | None]:
         """A column as text, None where empty."""
@@ -85,7 +115,7 @@ class Table:
             allowed += ", or inf" if infinite else ""
             more = f" ({len(wrong)} such rows)" if len(wrong) > SHOWN and row == wrong[SHOWN - 1] else ""
             message = f"read {read}; allowed: {allowed}; correct or delete the row{more}"
-            self.problems.add(self.where(int(row)), name, message)
+            self.problems.add(self.where(int(row)), self.written(name), message)
         return np.where(fine, values, np.nan)
 
     def seconds(self, name: str, *, required: bool = False, above: bool = False) -> Floats:
@@ -97,18 +127,25 @@ class Table:
 def parse_csv(text: str, path: Path, problems: Problems) -> Table | None:
     """A table from the text of a CSV file; None where it is none, which problems then say.
 
-    Empty lines are passed over; a row with more cells than the head has names is a problem.
+    Empty lines are passed over; a row with more cells than the head has names is a problem. Of columns with one name,
+    but for what does not matter in it, the first is taken.
     """
     import pandas as pd
 
+    sep = separator(text.split("\n", 1)[0])
     try:
-        frame = pd.read_csv(io.StringIO(text), skip_blank_lines=False, low_memory=False, skipinitialspace=True)
+        frame = pd.read_csv(io.StringIO(text), sep=sep, skip_blank_lines=False, low_memory=False, skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         problems.add(str(path), "", f"not a table: {str(error).strip()}; expected CSV with a head of column names")
         return None
     frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame.columns = [str(name).strip() for name in frame.columns]
-    return Table(frame[frame.notna().any(axis=1)], path, problems)
+    names = [str(name).strip() for name in frame.columns]
+    frame.columns = pd.Index([plain_column(name) for name in names])
+    written: dict[str, str] = {}
+    for plain, name in zip(frame.columns, names, strict=True):
+        written.setdefault(str(plain), name)
+    frame = frame.loc[frame.notna().any(axis=1), ~frame.columns.duplicated()]
+    return Table(frame, path, problems, written)
 
 
 def first_present(names: Sequence[str], columns: Container[str]) -> str | None:

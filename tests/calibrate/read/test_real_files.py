@@ -102,9 +102,8 @@ def test_request_logs_agree_with_the_summary_beside_them(shared_data: Path) -> N
             "ttft_s_mean": row.ttft_mean_s, "ttft_s_p50": row.ttft_p50_s, "ttft_s_p99": row.ttft_p99_s,
             "tpot_s_mean": row.tpot_mean_ms / 1e3, "output_tokens_per_s": row.output_tok_per_s,
         }.items():  # fmt: skip
-            assert run.measured[metric] == pytest.approx(
-                said, rel=2e-3, abs=1e-4 if metric != "output_tokens_per_s" else 0.051
-            ), (run.name, metric)
+            rounding = 0.051 if metric == "output_tokens_per_s" else 1e-4
+            assert run.measured[metric] == pytest.approx(said, rel=2e-3, abs=rounding), (run.name, metric)
     whole = read_measurements([folder])
     assert sum("the same run as" in line for line in whole.skipped) > 0.9 * len(summary)
 

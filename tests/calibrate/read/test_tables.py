@@ -226,6 +226,19 @@ def test_a_table_with_plain_names(tmp_path: Path) -> None:
     assert "output_tokens_per_s" not in second.measured
 
 
+def test_case_brackets_and_separators_of_a_head_do_not_matter(tmp_path: Path) -> None:
+    text = "GPU;Model;TP;Input Length;Output Length;Max Concurrency;Mean TTFT (ms);Mean TPOT [ms];Output tokens/s\n"
+    (run,) = read_runs([write(tmp_path / "mine.csv", text + "H200;Qwen3-8B;2;512;128;8;60;7.5;950\n")])
+    assert (run.server.setup, run.load and run.load.point) == ("qwen3-8b.h200-sxm.tp2.bf16", "i512-o128-c8")
+    assert dict(run.measured) == pytest.approx(
+        {"ttft_s_mean": 0.06, "tpot_s_mean": 0.0075, "output_tokens_per_s": 950.0}
+    )
+    wrong = write(tmp_path / "wrong.csv", text + "H200;Qwen3-8B;2;512;128;8;x;7.5;950\n")
+    assert complaints(wrong, hints=ServerHints()) == [
+        "wrong.csv:2: Mean TTFT (ms): read 'x'; allowed: a number of 0 or more; correct or delete the row"
+    ]
+
+
 @pytest.mark.parametrize("unit", ["s", "ms"])
 @pytest.mark.parametrize("style", ["ttft_mean_{}", "mean_ttft_{}", "ttft_{}"])
 @settings(max_examples=10)
@@ -312,17 +325,19 @@ def test_rows_that_do_not_say_enough_are_left_out_among_others(tmp_path: Path) -
 def test_a_folder_says_what_it_skipped(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", PLAIN + "H200,Qwen3-8B,1,512,128,8,60,7.5,950\n")
     write(tmp_path / "notes.txt", "warm-up was cold")
+    (tmp_path / "dump.txt").write_bytes(b"\x00\xff\xfe")
     write(tmp_path / "series.csv", "t,running\n1,2\n")
     write(tmp_path / ".hidden" / "b.csv", PLAIN)
     write(tmp_path / "picture.png", "x")
     read = read_measurements([tmp_path], server=ServerHints())
     assert len(read.runs) == 1
     assert [line.replace(f"{tmp_path}/", "") for line in read.skipped] == [
+        "dump.txt: no measurements",
         "notes.txt: no measurements",
         "series.csv: no measurements",
     ]
     (tmp_path / "a.csv").unlink()
-    assert complaints(tmp_path) == ["notes.txt: no measurements (so also series.csv)"]
+    assert complaints(tmp_path) == ["dump.txt: no measurements (so also notes.txt, series.csv)"]
     (tmp_path / "bare").mkdir()
     assert complaints(tmp_path / "bare", within=tmp_path)[0].startswith(
         "bare: holds no file of measurements; known are"
