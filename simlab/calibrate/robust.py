@@ -16,6 +16,7 @@ TUKEY = 6.0
 MAD = 1.4826
 LEAST_SPREAD = 0.005
 """Relative; so that rows that repeat exactly do not make all others outliers."""
+RIDGE = 1e-10
 FIRST, MOST = 6, 40
 """Rounds by Huber before Tukey, and rounds in all."""
 
@@ -91,13 +92,11 @@ def nonnegative_by_gram(gram: Floats, right: Floats) -> Floats:
         return np.zeros(len(right))
     scale = length[used]
     scaled = gram[np.ix_(used, used)] / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(scaled)
-    kept = values > 1e-11 * values[-1]
-    root = np.sqrt(values[kept])
-    triangle = vectors[:, kept].T * root[:, None]
-    target = (vectors[:, kept].T @ (right[used] / scale)) / root
+    # A little on the diagonal keeps columns that say the same from making it singular; they share what they explain.
+    lower = np.linalg.cholesky(scaled + RIDGE * np.eye(len(scale)))
+    target = np.linalg.solve(lower, right[used] / scale)
     solution = np.zeros(len(right))
-    solution[used] = nnls(triangle, target, maxiter=50 * len(scale))[0] / scale
+    solution[used] = nnls(lower.T, target, maxiter=50 * len(scale))[0] / scale
     return solution
 
 

@@ -92,10 +92,11 @@ def contents(steps: Steps) -> Contents:
     total = float(steps.decode_requests[known].sum())
     mean = float(steps.decode_context_tokens[known].sum()) / total if total else 0.0
     start = np.nan_to_num(steps.prefill_start_tokens, nan=0.0)
-    by_sums = attention_work(steps.prefill_tokens, steps.prefill_requests, start)
+    requests = np.where(steps.prefill_tokens > 0, np.fmax(steps.prefill_requests, 1.0), 0.0)
+    by_sums = attention_work(steps.prefill_tokens, requests, start)
     return Contents(
         prefill=steps.prefill_tokens,
-        requests=np.where(steps.prefill_tokens > 0, np.fmax(steps.prefill_requests, 1.0), 0.0),
+        requests=requests,
         decodes=steps.decode_requests,
         decode_context=np.where(
             np.isfinite(steps.decode_context_tokens), steps.decode_context_tokens, mean * steps.decode_requests

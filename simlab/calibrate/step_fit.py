@@ -7,19 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simlab.calibrate.robust import RobustFit, nonnegative_by_gram
+from simlab.calibrate.robust import RobustFit
 from simlab.calibrate.run import Floats, Steps
 from simlab.calibrate.step_choice import PLENTY, choose, held_out
 from simlab.calibrate.step_design import columns, step_time_of
 from simlab.calibrate.step_log import DECODE, PHASES, Bools, StepLog, joined
-from simlab.calibrate.step_problem import BEYOND, Observations, Problem, beyond
+from simlab.calibrate.step_problem import Observations, Problem, beyond
+from simlab.calibrate.step_uncertainty import MANY_LOGS, uncertainty_of
 from simlab.profiles import StepTime, Uncertainty
 
 FOLDS = 5
-RESAMPLES = 100
-MANY_LOGS = 8
-WIDEST = 0.5
-"""Relative deviation of a coefficient that the steps do not tell."""
 STRAY = 0.02
 """Worth a note: outliers have more than this share of the time."""
 
@@ -30,7 +27,7 @@ class StepFit:
 
     Attributes:
         step_time: the coefficients.
-        uncertainty: covariance of their logarithms, from resampled blocks of consecutive steps.
+        uncertainty: covariance of their logarithms (`simlab.calibrate.step_uncertainty`).
         errors: shares. Of blocks of consecutive steps that the fit did not see: ``step_median_ape`` and
             ``step_{prefill,decode,mixed}_median_ape`` of single steps; ``burst_median_ape`` of steps with prompts
             together with the decode steps beside them; ``real_total_time_error`` of the sum of all steps of a mixed
@@ -97,7 +94,8 @@ def fit_steps(
     if floor is not None:
         least = {name: max(getattr(step_time, name), getattr(floor, name)) for name in ("per_kv_token_s", "attn_s")}
         step_time = replace(step_time, **least)
-    errors = {**_errors(log, held_out(problem, log.block % FOLDS)), **_new_shapes(problem)}
+    found = held_out(problem, log.block % FOLDS)
+    errors = {**_errors(log, found), **_new_shapes(problem)}
     share, time_share = float(lost.mean()), float(log.seconds[lost].sum() / log.seconds.sum())
     batch = log.batch
     longest = np.maximum(
@@ -105,7 +103,7 @@ def fit_steps(
     )
     return StepFit(
         step_time=step_time,
-        uncertainty=_uncertainty(problem, seen, fit, seed),
+        uncertainty=uncertainty_of(problem, seen, fit, found, seed),
         errors={name: round(value, 5) for name, value in errors.items()},
         kept=kept,
         together=problem.together,
@@ -159,48 +157,6 @@ def _new_shapes(problem: Problem) -> dict[str, float]:
     fold[~asked] = FOLDS
     found = held_out(problem, fold)
     return {"step_new_shapes_median_ape": float(np.median(np.abs(found[asked] / log.seconds[asked] - 1.0)))}
-
-
-def _uncertainty(problem: Problem, seen: Observations, fit: RobustFit, seed: int) -> Uncertainty:
-    """Covariance of relative deviations of the terms over resampled blocks of steps, at the weights of the fit.
-
-    Of many logs whole ones are resampled, since a server's speed may differ from run to run. A table counts as one
-    term: its mean over the observations. A deviation is cut at `WIDEST`.
-    """
-    log = problem.log
-    fitted = np.maximum(seen.x @ fit.solution, 1e-9)
-    counts = np.sqrt(np.unique(seen.groups, return_counts=True)[1])[np.unique(seen.groups, return_inverse=True)[1]]
-    root = np.sqrt(fit.weights * seen.balance / counts) / np.maximum(seen.seconds, fitted)
-    x, y = seen.x * root[:, None], (seen.seconds - seen.x @ problem.floor) * root
-    unit = log.log if log.log[-1] + 1 >= MANY_LOGS else log.block
-    block = np.where(seen.groups == BEYOND, -1, unit[np.maximum(seen.first, 0)])
-    names, index = np.unique(block, return_inverse=True)
-    grams = np.zeros((len(names), x.shape[1], x.shape[1]))
-    rights = np.zeros((len(names), x.shape[1]))
-    for i in range(len(names)):
-        mine = index == i
-        grams[i], rights[i] = x[mine].T @ x[mine], x[mine].T @ y[mine]
-    fixed = names == -1
-    measured = np.flatnonzero(~fixed)
-    terms = tuple(dict.fromkeys(column.term for column in problem.columns))
-    mean = (fit.weights[:, None] * seen.x)[seen.groups != BEYOND].mean(axis=0)
-    gather = np.array([[column.term == term for column in problem.columns] for term in terms]) * mean
-    amount = gather @ fit.solution
-    used = amount > 0
-    rng = np.random.default_rng(seed)
-    deviations = np.zeros((RESAMPLES, int(used.sum())))
-    for i in range(RESAMPLES):
-        times = fixed.astype(np.float64)
-        np.add.at(times, rng.choice(measured, len(measured)), 1.0)
-        gram, right = np.tensordot(times, grams, 1), times @ rights
-        solution = problem.floor + nonnegative_by_gram(gram, right)
-        deviations[i] = ((gather @ solution)[used] - amount[used]) / amount[used]
-    cut = np.clip(deviations, -2 * WIDEST, 2 * WIDEST)
-    covariance = np.atleast_2d(cut.T @ cut / RESAMPLES)
-    wide = np.minimum(1.0, WIDEST / np.maximum(np.sqrt(np.diag(covariance)), 1e-12))
-    rounded = np.round(covariance * np.outer(wide, wide), 10)
-    rows = tuple(tuple(float(value) for value in row) for row in (rounded + rounded.T) / 2.0)
-    return Uncertainty(tuple(term for term, is_used in zip(terms, used, strict=True) if is_used), rows)
 
 
 def _notes(logs: Sequence[Steps], problem: Problem, time_share: float, has_prior: bool) -> tuple[str, ...]:
