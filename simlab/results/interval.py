@@ -123,9 +123,9 @@ def halves(
     paired = known & ~np.isnan(draws.values)
     factors = np.logical_and.reduce(~paired | ((values > 0.0) & (draws.values > 0.0))) & positive & (mean > 0.0)
     change = np.where(paired, draws.values - values, 0.0)
-    change = np.where(np.abs(change) > dust, change, 0.0)
     safe = paired & factors
     change = np.where(safe, np.log(np.where(safe, draws.values, 1.0) / np.where(safe, values, 1.0)) * mean, change)
+    change = np.where(np.abs(change) > dust, change, 0.0)
     lopsided = draws.one_sided.reshape(-1, *(1,) * (values.ndim - 1))
     ends = []
     for side, counts in ((-1.0, paired & ~(lopsided & (change > 0.0))), (1.0, paired & ~(lopsided & (change < 0.0)))):
@@ -138,7 +138,8 @@ def halves(
         # At most e^50 times: beyond that the number of digits says it.
         reach = np.where(factors, scale * np.abs(np.expm1(side * np.minimum(reach / scale, 50.0))), reach)
         # More degrees of freedom can make the two together narrower than luck alone, which they are not.
-        ends.append(np.where(n > 1, np.maximum(np.sqrt(factor**2 * luck + reach**2), of_luck), np.nan))
+        together = np.maximum(np.sqrt(factor**2 * luck + reach**2), of_luck)
+        ends.append(np.where((n > 1) & (error > 0.0), together, of_luck))
     error = _mean_square(change, paired)
     share = np.where(error > 0.0, error / np.where(error > 0.0, luck + error, 1.0), 0.0)
     return Halves(ends[0], ends[1], np.where(n > 1, share, np.nan))

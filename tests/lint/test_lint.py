@@ -1,12 +1,13 @@
 """Pre-flight checks: each fires on a plan that is wrong in its way, with figures that can be checked by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from simlab.lint import lint
 from simlab.lint.capacity import Mix, alone_s, mix, replica_rps
-from simlab.profiles import StepTime, kv_blocks, model, select
+from simlab.profiles import StepTime, Validity, kv_blocks, model, select
 from simlab.scenario import bundled, scenario_from_dict, variants_of
 from simlab.scenario import load as load_scenario
 
@@ -174,3 +175,43 @@ def test_bundled_scenarios_pass(name):
 def test_the_replay_passes_where_its_trace_is(shared_data, monkeypatch):
     monkeypatch.setenv("SIMLAB_DATA", str(shared_data / "trace_azure_llm_2023"))
     assert [f for f in lint(load_scenario("azure-2023-replay")) if f.severity != "note"] == []
+
+
+def profiled(tmp_path, **changes):
+    """The plan on a profile of its own, measured with little."""
+    known = replace(
+        select("llama-3.1-70b", "h100-sxm", 4, "fp8"),
+        name="mine",
+        validity=Validity(max_decode_seqs=16, max_step_tokens=8192, max_context_tokens=4096),
+    )
+    known.save(tmp_path / "mine.json")
+    return {"local": plan()["pools"]["local"] | {"profile": str(tmp_path / "mine.json")} | changes}
+
+
+def test_what_may_leave_the_measured_range_is_noted(tmp_path):
+    pools = profiled(tmp_path)
+    assert findings("workload.chat.arrivals.rate=0.5", pools=pools) == []
+    said = message("pools.local", "workload.chat.arrivals.rate=0.5", pools=pools)
+    assert "may go beyond what the profile mine was measured on: up to 256 sequences decoding at once" in said
+    assert "(measured up to 16)" in said
+    assert findings(pools=profiled(tmp_path, max_num_seqs=16)) == []
+
+
+def test_what_will_leave_the_measured_range_is_warned_of(tmp_path):
+    pools = profiled(tmp_path)
+    found = lint(scenario_from_dict(plan(pools=pools), sets=["workload.chat.arrivals.rate=24"]))
+    [warning] = [f for f in found if f.severity == "warning"]
+    assert warning.path == "pools.local"
+    assert "takes batches above the 16 sequences" in warning.message
+    long = ["workload.chat.lengths={prompt: 4000, output: 200}", "workload.chat.arrivals.rate=0.5"]
+    [warning] = [f for f in lint(scenario_from_dict(plan(pools=pools), sets=long)) if f.severity == "warning"]
+    assert "mean requests of 4200 tokens lie beyond the 4,096 tokens of context" in warning.message
+
+
+def test_a_profile_of_ones_own_needs_no_names_that_tables_know(tmp_path):
+    pools = profiled(tmp_path, model="our-own", gpu="asic", kv_blocks=4000, max_num_seqs=16)
+    pools["local"]["price"] = {"usd_per_gpu_hour": 1.0}
+    assert findings(pools=pools) == []
+    del pools["local"]["kv_blocks"]
+    assert findings(pools=pools) == [("error", "pools.local.kv_blocks")]
+    assert "give kv_blocks" in message("pools.local.kv_blocks", pools=pools)
