@@ -28,16 +28,20 @@ class GpuCard:
 
 
 def gpu_cards() -> list[GpuCard]:
-    """The GPUs of this machine that ``nvidia-smi`` tells of; none where there is no such program."""
+    """The GPUs of this machine that ``nvidia-smi`` tells of and ``CUDA_VISIBLE_DEVICES`` allows, in that order.
+
+    None where there is no such program. Where that variable names GPUs otherwise than by number, all of them.
+    """
     try:
         done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-    return [
-        GpuCard(name, driver, int(memory) * _MIB) for name, driver, memory in (row for row in rows if len(row) == 3)
-        if memory.isdecimal()
-    ]  # fmt: skip
+    cards = [GpuCard(row[0], row[1], int(row[2]) * _MIB) for row in rows if len(row) == 3 and row[2].isdecimal()]
+    allowed = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    if all(word.isdecimal() and int(word) < len(cards) for word in allowed):
+        return [cards[int(word)] for word in allowed]
+    return cards
 
 
 def processor() -> str:

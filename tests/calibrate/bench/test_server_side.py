@@ -11,7 +11,7 @@ import pytest
 
 from simlab.calibrate.bench.facts import Facts, guessed
 from simlab.calibrate.bench.limits import Limits, defaults, limits
-from simlab.calibrate.bench.machine import GpuCard
+from simlab.calibrate.bench.machine import GpuCard, gpu_cards
 from simlab.calibrate.bench.scrape import scrape
 from simlab.calibrate.bench.startup import phases
 from simlab.calibrate.bench.steplog import COLUMNS, steps, write_steps
@@ -72,6 +72,38 @@ def test_flags_go_before_the_log_and_the_log_before_defaults():
     assert limits([], log=log, cards=[card]).max_num_batched_tokens == 4096
     told = limits(["--max-num-batched-tokens", "512"], log=log, cards=[card])
     assert (told.max_num_batched_tokens, told.told_by["max_num_batched_tokens"]) == (512, "flags")
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A machine with an H100 and an A100, as its driver tells of them."""
+    program = tmp_path / "nvidia-smi"
+    lines = "NVIDIA H100 80GB HBM3, 570.86.10, 81559\nNVIDIA A100-SXM4-80GB, 570.86.10, 81920\nN/A, N/A, [N/A]\n"
+    program.write_text(f"#!/bin/sh\ncat <<END\n{lines}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_the_gpus_of_a_machine(driver, monkeypatch):
+    both = gpu_cards()
+    assert both[0] == GpuCard("NVIDIA H100 80GB HBM3", "570.86.10", 81559 * 2**20)
+    assert [card.name for card in both] == ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpu_cards() == both[1:]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8e7c")
+    assert gpu_cards() == both
+
+
+def test_the_driver_names_the_gpu_unless_the_user_does(driver):
+    assert guessed("Qwen/Qwen3-8B", (), None, here=True).server.setup == "qwen3-8b.h100-sxm.tp1.bf16"
+    assert guessed("Qwen/Qwen3-8B", (), "l40s", here=True).server.gpu == "l40s"
+    assert guessed("Qwen/Qwen3-8B", (), None, here=False).server.gpu == "unknown"
+
+
+def test_no_driver_no_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_cards() == []
 
 
 @pytest.mark.parametrize(
