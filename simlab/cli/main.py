@@ -17,6 +17,7 @@ from simlab.cli.breakeven import breakeven_command
 from simlab.cli.calibrate import app as calibrate_app
 from simlab.cli.compare import compare_command
 from simlab.cli.new import new_command
+from simlab.cli.profiles import app as profiles_app
 from simlab.cli.run import run_command
 from simlab.cli.schema import schema_command
 from simlab.cli.trace import app as trace_app
@@ -39,6 +40,7 @@ app.command("schema")(schema_command)
 app.command("new")(new_command)
 app.add_typer(trace_app, name="trace")
 app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(profiles_app, name="profiles")
 
 _BUG = 101
 

@@ -28,6 +28,12 @@ PAGES = {
     "calibrate-bench": ["calibrate", "bench"],
     "calibrate-fit": ["calibrate", "fit"],
     "calibrate-validate": ["calibrate", "validate"],
+    "profiles": ["profiles"],
+    "profiles-list": ["profiles", "list"],
+    "profiles-show": ["profiles", "show"],
+    "profiles-compare": ["profiles", "compare"],
+    "profiles-plot": ["profiles", "plot"],
+    "profiles-estimate": ["profiles", "estimate"],
 }
 
 
