@@ -48,7 +48,7 @@ def shape_of(
     nominal = (whole_flag(said, "random-input-len"), whole_flag(said, "random-output-len"))
     if nominal[0] is not None and nominal[1] is not None:
         prompt, output = float(nominal[0] + shared), float(nominal[1])
-        low, high = _spread(said.get("random-range-ratio", ""), nominal[1], means[1])
+        low, high = spread_of(said.get("random-range-ratio", ""), nominal[1], means[1])
         if close(prompt, means[0], share=0.5) and close(output, means[1], share=0.5):
             return Shape(prompt, output, low, high, shared, kinds)
     prompt, output = means
@@ -76,7 +76,7 @@ def _prefix_flags(said: Mapping[str, str]) -> tuple[int, int] | None:
     return (prefix, 1) if prefix else None
 
 
-def _spread(text: str, nominal: int, mean: float) -> tuple[float, float]:
+def spread_of(text: str, nominal: int, mean: float) -> tuple[float, float]:
     """Shares of the nominal length between which lengths are uniform.
 
     ``--random-range-ratio r`` is 1 − r … 1 + r; until vLLM 0.8 it was r … 1. The mean length tells which.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from simlab.calibrate.read.bench_serve import iso_date
+from simlab.calibrate.read.client import spread_of
 from simlab.calibrate.read.columns import choose
 from simlab.calibrate.read.context import Context
 from simlab.calibrate.read.files import plain_name
@@ -19,6 +20,10 @@ from simlab.calibrate.read.table import UNITS, Floats, Table
 from simlab.calibrate.run import METRICS, Load, Run, Server
 
 _UNITLESS = re.compile(r"(?:(?:mean|median|p\d+|avg)_)?(?:ttft|itl|tpot|e2el?|latency)(?:_(?:mean|median|p\d+|avg))?")
+
+
+FROM_ZERO = {"prompt_tokens", "shared_tokens", "shared_kinds", "range_ratio"}
+"""Numbers of a load that may be 0."""
 
 
 def is_run_table(columns: Sequence[str]) -> bool:
@@ -87,7 +92,7 @@ class _Rows:
     def _load_column(self, what: str, name: str) -> Floats:
         if what in {"rate_rps", "burstiness"}:
             return self.table.numbers(name, above=True, infinite=True)
-        return self.table.numbers(name, least=0.0 if what in {"prompt_tokens", "shared_tokens"} else 1.0)
+        return self.table.numbers(name, least=0.0 if what in FROM_ZERO else 1.0)
 
     def _names(self, columns: Sequence[str]) -> list[str]:
         stem, lines = plain_name(self.table.path), [str(line) for line in self.table.frame.index]
@@ -109,6 +114,26 @@ class _Rows:
             return whole / completed
         return tokens
 
+    def _shared(self, row: int) -> tuple[int, int]:
+        """Shared tokens of each prompt and kinds of them."""
+        tokens, kinds = self._value(self.load, "shared_tokens", row), self._value(self.load, "shared_kinds", row)
+        return self.shared or (int(tokens or 0), int(kinds or 1))
+
+    def _whole_prompt(self, nominal: float, shared: int, row: int) -> float:
+        """Tokens of a prompt with its shared beginning, which some clients count by itself."""
+        total, completed = self._value(self.totals, "input", row), self._value(self.totals, "completed", row)
+        mean = total / completed if total is not None and completed else None
+        apart = mean is not None and abs(mean - nominal - shared) < abs(mean - nominal)
+        return nominal + shared if apart or shared >= nominal else nominal
+
+    def _spread(self, nominal: float, row: int) -> tuple[float, float]:
+        """Shares of the nominal length between which lengths are uniform."""
+        ratio = self._value(self.load, "range_ratio", row)
+        if ratio is None:
+            return float(self.low[row]), 1.0
+        total, completed = self._value(self.totals, "output", row), self._value(self.totals, "completed", row)
+        return spread_of(str(ratio), int(nominal), total / completed if total and completed else nominal)
+
     def run(self, row: int, server: Server, assumed: Sequence[str]) -> Run | str:
         """The run of a row, or why it is left out."""
         where = self.table.where(row)
@@ -121,8 +146,9 @@ class _Rows:
             return "neither concurrency nor rate"
         if prompt is None or output is None:
             return "lengths are not given"
-        kinds = self._value(self.load, "shared_kinds", row)
-        shared = self.shared or (int(self._value(self.load, "shared_tokens", row) or 0), int(kinds or 1))
+        shared = self._shared(row)
+        prompt = self._whole_prompt(prompt, shared[0], row)
+        low, high = self._spread(output, row)
         burstiness = self._value(self.load, "burstiness", row) or 1.0
         load = Load(
             concurrency=None if concurrency is None else int(concurrency),
@@ -131,7 +157,8 @@ class _Rows:
             requests=None if requests is None else int(requests),
             prompt_tokens=prompt,
             output_tokens=output,
-            low=float(self.low[row]),
+            low=low,
+            high=high,
             shared_tokens=shared[0],
             shared_kinds=shared[1],
         )

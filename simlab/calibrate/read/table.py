@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 UNITS = {"_ms": 1e-3, "_s": 1.0}
-"""Factor to seconds by the end of a column's name."""
+"""Factor to seconds by a part of a column's name, usually its end."""
 
 SHOWN = 3
 """Wrong values of one column that are named; the others are counted."""
@@ -120,7 +120,9 @@ class Table:
 
     def seconds(self, name: str, *, required: bool = False, above: bool = False) -> Floats:
         """A column of times in s, by the unit at the end of its name."""
-        factor = next((factor for ending, factor in UNITS.items() if name.endswith(ending)), 1.0)
+        factor = next(
+            (factor for unit, factor in UNITS.items() if unit in {f"_{part}" for part in name.split("_")}), 1.0
+        )
         return self.numbers(name, required=required, above=above) * factor
 
 

@@ -50,6 +50,14 @@ def test_a_whole_folder_is_read_once(shared_data: Path) -> None:
     assert sum("the same run as" in line for line in read.skipped) == len(pd.read_csv(folder / "runs.csv"))
 
 
+def test_a_table_of_the_runs_drives_them_alike(shared_data: Path) -> None:
+    results = {run.name: run for run in read_runs([shared_data / "vllm-cpu" / "results"], server=CPU)}
+    for row in read_runs([shared_data / "vllm-cpu" / "runs.csv"], server=CPU):
+        own = results[row.name]
+        assert row.load == own.load, row.name
+        assert dict(row.measured) == pytest.approx({name: own.measured[name] for name in row.measured}, rel=1e-3)
+
+
 def test_iterations_hold_every_token_of_their_run(shared_data: Path) -> None:
     for name in ("A-i1024-o32-c16", "C-i512-o128-c16"):
         (steps,) = read_runs([shared_data / "vllm-cpu" / "server_side" / f"{name}.iterations.csv.gz"], server=CPU)

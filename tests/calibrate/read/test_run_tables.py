@@ -240,7 +240,7 @@ def test_case_brackets_and_separators_of_a_head_do_not_matter(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("unit", ["s", "ms"])
-@pytest.mark.parametrize("style", ["ttft_mean_{}", "mean_ttft_{}", "ttft_{}"])
+@pytest.mark.parametrize("style", ["ttft_mean_{}", "mean_ttft_{}", "ttft_{}", "ttft_{}_mean"])
 @settings(max_examples=10)
 @given(milliseconds=st.floats(20.0, 5000.0))
 def test_any_unit_in_a_columns_name_gives_the_same_seconds(
