@@ -12,7 +12,7 @@ from simlab.calibrate.read import read_runs
 from simlab.calibrate.read.hints import ServerHints
 from simlab.calibrate.run import Run, Server
 from simlab.errors import InputError, Problem
-from simlab.profiles import Profile, estimate, load, profile, profiles
+from simlab.profiles import Beyond, Profile, estimate, load, profile, profiles
 from simlab.profiles.library import same_architecture
 from simlab.profiles.models import models
 
@@ -159,27 +159,29 @@ def kind_of(run: Run, found: Profile) -> str:
     return CALIBRATED if point_of(run) in found.points else BETWEEN
 
 
-def outside(run: Run, found: Profile) -> tuple[str, ...]:
-    """In what a run lies outside what the profile was fitted on, in words; empty where in nothing.
+def outside(run: Run, found: Profile) -> tuple[Beyond, ...]:
+    """Where a run lies outside what the profile was fitted on; nothing where that is not known.
 
-    >>> from simlab.calibrate.run import Load, Run
+    >>> from simlab.calibrate.run import Load
     >>> from simlab.profiles import StepTime, Validity
     >>> one = Profile("m.g.tp1.bf16", "m", "g", 1, "bf16", "measured", StepTime(), validity=Validity(64, 2048, 4096))
-    >>> outside(Run("r", "r.json", Server("m", "g"), Load(concurrency=128, prompt_tokens=5000, output_tokens=9)), one)
-    ('128 sequences at once (fitted up to 64)', 'contexts of 5,009 tokens (fitted up to 4,096)')
+    >>> load = Load(concurrency=128, prompt_tokens=5000, output_tokens=9)
+    >>> [(far.limit, far.reached) for far in outside(Run("r", "r.json", Server("m", "g"), load), one)]
+    [('max_decode_seqs', 128), ('max_context_tokens', 5009)]
     """
-    load, limit, parts = run.load, found.validity, []
-    if load is not None and load.concurrency is not None and limit.max_decode_seqs is not None:
-        share = load.concurrency / (run.server.dp * run.server.replicas)
-        seqs = min(share, run.server.max_num_seqs or math.inf)
-        if seqs > limit.max_decode_seqs:
-            parts.append(f"{seqs:,.0f} sequences at once (fitted up to {limit.max_decode_seqs:,})")
-    if load is not None and limit.max_context_tokens is not None:
-        longest = (load.prompt_tokens + load.output_tokens) * max(load.high, 1.0)
-        if longest > limit.max_context_tokens:
-            parts.append(f"contexts of {longest:,.0f} tokens (fitted up to {limit.max_context_tokens:,})")
-    if run.steps is not None and limit.max_step_tokens is not None and len(run.steps.seconds):
-        most = float((run.steps.prefill_tokens + run.steps.decode_requests).max())
-        if most > limit.max_step_tokens:
-            parts.append(f"steps of {most:,.0f} tokens (fitted up to {limit.max_step_tokens:,})")
-    return tuple(parts)
+    reached: dict[str, float] = {}
+    load = run.load
+    if load is not None:
+        if load.concurrency is not None:
+            share = load.concurrency / (run.server.dp * run.server.replicas)
+            reached["max_decode_seqs"] = min(share, run.server.max_num_seqs or math.inf)
+        reached["max_context_tokens"] = (load.prompt_tokens + load.output_tokens) * max(load.high, 1.0)
+    if run.steps is not None and len(run.steps.seconds):
+        reached["max_step_tokens"] = float((run.steps.prefill_tokens + run.steps.decode_requests).max())
+    far = []
+    for limit, most in reached.items():
+        measured = getattr(found.validity, limit)
+        # What differs by a token was rounded.
+        if measured and most > measured + 1:
+            far.append(Beyond(limit, measured, math.ceil(most), 1.0))
+    return tuple(far)

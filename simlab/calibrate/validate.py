@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from simlab.calibrate.benchmark import Benchmark, simulate_run
+from simlab.calibrate.fitted import listed
 from simlab.calibrate.judged import TOTAL, Knee, Row, Validation
 from simlab.calibrate.limits import limits_of
 from simlab.calibrate.parallel import in_parallel
@@ -17,7 +18,7 @@ from simlab.calibrate.run import METRICS, Load, Run, Steps
 from simlab.calibrate.shelf import Shelf, kind_of, outside
 from simlab.calibrate.step_design import step_seconds
 from simlab.errors import InputError
-from simlab.profiles import Profile, gpus, models
+from simlab.profiles import Profile, gpus, models, widened
 
 FULL = 0.95
 """A server to which more than this share of its capacity is offered is at saturation."""
@@ -98,7 +99,8 @@ def _judge(item: tuple[Run, Profile], *, intervals: bool) -> _Judged:
         simulated = benchmark.metrics(found.step_time)
         capacity = _capacity_rps(run, found) if math.isfinite(run.load.rate_rps) else None
         saturated = _saturated(run, found, capacity)
-        spread = _spread(benchmark, found, simulated) if intervals else {}
+        wide = widened(found, outside(run, found)) if found.kind == "measured" else found
+        spread = _spread(benchmark, wide, simulated) if intervals else {}
         for metric in METRICS:
             if metric not in run.measured or metric not in simulated or not run.measured[metric] > 0:
                 continue
@@ -257,12 +259,13 @@ def _warnings(chosen: Sequence[tuple[Run, Profile]]) -> tuple[str, ...]:
     said: dict[str, list[str]] = {}
     for run, found in chosen:
         if found.kind == "measured":
-            for text in outside(run, found):
-                said.setdefault(f"outside what {found.name} was fitted on: {text}", []).append(run.name)
+            for far in outside(run, found):
+                unit = {"max_decode_seqs": "sequences at once", "max_context_tokens": "tokens of context"}
+                what = f"more {unit.get(far.limit, 'tokens in a step')} than {found.name} was fitted on"
+                said.setdefault(f"{what} ({far.measured:,}): intervals are wider", []).append(run.name)
         if run.failed:
             said.setdefault(f"{run.failed} requests failed; they are in no measured number", []).append(run.name)
     lines = []
     for text, runs in said.items():
-        named = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
-        lines.append(f"{named}: {text}")
+        lines.append(f"{listed(runs)}: {text}")
     return tuple(lines)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simlab.calibrate.fitted import listed
 from simlab.calibrate.judged import AT, BELOW, BETWEEN, CALIBRATED, ESTIMATED, STEP_TOTAL, Row, Summary, Validation
 from simlab.calibrate.run import METRICS
 from simlab.report.figures import PALETTE, figure_of, inked, tidy
@@ -46,7 +47,10 @@ def page(found: Validation, *, full: bool = False) -> Page:
     if found.limits and not found.over:
         remarks.append(("met", "every metric is within its limit"))
     remarks += [("warning", text) for text in found.warnings]
-    remarks += [("warning", f"{run}: left out: {reason}") for run, reason in found.left_out]
+    reasons: dict[str, list[str]] = {}
+    for run, reason in found.left_out:
+        reasons.setdefault(reason, []).append(run)
+    remarks += [("warning", f"left out: {listed(runs)}: {reason}") for reason, runs in reasons.items()]
     tables = [_summary(found, full), _knees(found), _rows(found, full)]
     return Page(
         found.name,
@@ -84,7 +88,7 @@ def headline(found: Validation) -> str:
 def _footer(found: Validation) -> str:
     intervals = [row for row in found.rows if row.inside is not None]
     if not intervals:
-        return "No profile tells how sure it is."
+        return "No number has an interval."
     inside = sum(bool(row.inside) for row in intervals) / len(intervals)
     return f"{words.percent(inside)} of {len(intervals)} measured numbers lie within their 90% interval."
 

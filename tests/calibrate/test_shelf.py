@@ -85,9 +85,10 @@ def test_a_step_log_is_calibrated_only_when_it_is_the_very_same():
 def test_what_lies_outside_a_profile_is_said_and_what_lies_inside_is_not():
     limited = replace(ONE, validity=Validity(max_decode_seqs=4, max_context_tokens=144))
     assert outside(RUN, limited) == ()
-    more = replace(RUN, load=replace(RUN.load, concurrency=5, prompt_tokens=129))
-    assert [part.split(" (")[0] for part in outside(more, limited)] == ["5 sequences at once", "contexts of 145 tokens"]
-    # Five users of two ranks are three sequences at most on each.
+    more = replace(RUN, load=replace(RUN.load, concurrency=6, prompt_tokens=131))
+    far = [(one.limit, one.measured, one.reached) for one in outside(more, limited)]
+    assert far == [("max_decode_seqs", 4, 6), ("max_context_tokens", 144, 147)]
+    # Six users of two ranks are three sequences on each.
     assert outside(replace(more, server=Server("tiny", "card", dp=2)), replace(limited, validity=Validity(4))) == ()
 
 
