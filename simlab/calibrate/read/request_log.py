@@ -32,6 +32,12 @@ REQUEST_COLUMNS = {
 RUN_COLUMNS = ("config_id", "workload", "qps", "run")
 """Columns that part a log into runs."""
 
+WORKLOADS = {
+    "sharegpt": "chats with shared history: how much of a prompt was in the server's cache is not in the log",
+    "short_input": "prompts share a beginning; how long it is is not in the log",
+}
+"""What to know of workloads of LMBenchmark."""
+
 EVEN_GAPS = 0.1
 """Sendings whose gaps vary by less than this share of their mean are evenly spaced."""
 
@@ -129,6 +135,8 @@ def _run(
     where = table.where(int(rows[0]))
     frame = Frame(output_tokens=float(np.mean(requests.output_tokens)))
     check_together(measured, frame, where, columns, context.problems)
+    if "workload" in table.columns:
+        notes += [WORKLOADS[word] for word in (str(table.frame["workload"].iloc[rows[0]]),) if word in WORKLOADS]
     means = (float(np.mean(requests.prompt_tokens)), float(np.mean(requests.output_tokens)))
     shape = shape_of({}, means, requests, where, context)
     burstiness = math.inf if even else 1.0

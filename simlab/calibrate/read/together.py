@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,8 +79,7 @@ def _same(a: Run, b: Run) -> bool:
 
 def _settled(runs: Sequence[Run]) -> list[Run]:
     """The runs with a precision that was assumed taken from others of the same server, where these agree on one."""
-    said: Mapping[tuple[object, ...], set[str]] = {}
-    stated: dict[tuple[object, ...], set[str]] = dict(said)
+    stated: dict[tuple[object, ...], set[str]] = {}
     for run in runs:
         if not any(note.startswith("precision ") and note.endswith("is assumed") for note in run.notes):
             stated.setdefault(_place(run), set()).add(run.server.precision)

@@ -105,6 +105,7 @@ def test_request_logs_agree_with_the_summary_beside_them(shared_data: Path) -> N
     assert sum(len(run.requests.ttft_s) for run in runs if run.requests) == summary["n_requests"].sum()
     for run in runs:
         row = rows[run.name]
+        assert any("is not in the log" in note for note in run.notes)
         assert (run.server.tp, run.server.replicas, run.load and run.load.rate_rps) == (row.tp, row.replicas, row.qps)
         for metric, said in {
             "ttft_s_mean": row.ttft_mean_s, "ttft_s_p50": row.ttft_p50_s, "ttft_s_p99": row.ttft_p99_s,
