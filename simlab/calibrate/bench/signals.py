@@ -39,11 +39,15 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it Ctrl-C, SIGTERM and SIGHUP raise `Interrupted`; outside of the main thread nothing changes."""
+    """Within it Ctrl-C, SIGTERM and SIGHUP raise `Interrupted`; outside of the main thread nothing changes.
+
+    What is ignored stays ignored: under ``nohup`` a session outlives its terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heeded}
     try:
         yield
     finally:

@@ -35,7 +35,12 @@ def begin(tmp_path: Path) -> tuple[subprocess.Popen[str], list[int]]:
         "FAKE_STUBBORN": "1",
     }
     words = ["calibrate", "bench", "--model", "tiny", "--plan", "plan.json", "--out", "out", "--port", str(free_port())]
-    code = "from simlab.calibrate.bench import child\nchild.GRACE_S = 1.0\nfrom simlab.cli.main import run\nrun()\n"
+    code = (
+        "import signal\nfrom simlab.calibrate.bench import child\nfrom simlab.cli.main import run\n"
+        # Tests may themselves run where these are ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "child.GRACE_S = 1.0\nrun()\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--vllm", VLLM],
         cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -74,6 +79,16 @@ def test_signals_are_exceptions_only_within():
     with pytest.raises(Interrupted, match="stopped by SIGTERM"), interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_held_signal_waits_for_the_end():
