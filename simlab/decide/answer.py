@@ -199,25 +199,31 @@ class BreakEven:
     @cached_property
     def first(self) -> Crossing | None:
         """Where self-hosting first becomes cheaper; None: nowhere in most replications."""
-        drawn = None if self._drawn is None else [each.first for each in self._drawn]
+        drawn = None if self._drawn is None else [(each.first, each.first_step) for each in self._drawn]
         return self._crossing([(each.first, each.first_step) for each in self._fitted], drawn)
 
     @cached_property
     def durable(self) -> Crossing | None:
         """Beyond where it stays cheaper, up to `most_tokens_per_month`; None: nowhere in most replications."""
-        drawn = None if self._drawn is None else [each.durable for each in self._drawn]
+        drawn = None if self._drawn is None else [(each.durable, each.durable_step) for each in self._drawn]
         return self._crossing([(each.durable, each.durable_step) for each in self._fitted], drawn)
 
-    def _crossing(self, found: list[tuple[float | None, int]], drawn: list[float | None] | None) -> Crossing | None:
+    def _crossing(
+        self, found: list[tuple[float | None, int]], drawn: list[tuple[float | None, int]] | None
+    ) -> Crossing | None:
         known = [(i, volume, step) for i, (volume, step) in enumerate(found) if volume is not None]
         if 2 * len(known) <= len(found):
             return None
-        draws = None if drawn is None else Draws(_numbers(drawn), np.zeros(len(drawn), bool))
-        volume = student(_numbers([volume for volume, _ in found]), "tokens/month", draws=draws)
+        draws = None
+        if drawn is not None:
+            # A crossing on another step is a leap, which says nothing of how far one the other way would be.
+            leaps = [step != other for (_, step), (_, other) in zip(found, drawn, strict=True)]
+            draws = Draws(_volumes(drawn), np.array(leaps))
+        volume = student(_volumes(found), "tokens/month", draws=draws)
         tasks = np.mean([v / self.lucks[i].tokens_per_month * self.lucks[i].tasks_per_s for i, v, _ in known])
         usd = np.mean([v / self.lucks[i].tokens_per_month * self.lucks[i].api_usd_per_month for i, v, _ in known])
         replicas = sorted(step for _, _, step in known)[len(known) // 2]
-        in_draws = None if drawn is None else sum(each is not None for each in drawn)
+        in_draws = None if drawn is None else sum(each is not None for each, _ in drawn)
         return Crossing(volume, float(tasks), replicas, float(usd), len(known), in_draws)
 
     @cached_property
@@ -368,8 +374,8 @@ def _fewest(ends: NDArray[np.float64], volume: float) -> int | None:
     return int(enough[0]) + 1 if len(enough) else None
 
 
-def _numbers(found: Sequence[float | None]) -> NDArray[np.float64]:
-    return np.array([np.nan if number is None else number for number in found])
+def _volumes(found: Sequence[tuple[float | None, int]]) -> NDArray[np.float64]:
+    return np.array([np.nan if volume is None else volume for volume, _ in found])
 
 
 def _tokens(volume: float) -> str:

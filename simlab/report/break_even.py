@@ -127,10 +127,13 @@ def cost_over_volume(found: BreakEven) -> Figure:
     axis.set_yscale("log")
     axis.set_xlim(left, top)
     low, high = axis.get_ylim()
-    if found.first is not None:
-        _mark(axis, found.first, "cheaper from" if found.durable != found.first else "break-even", low)
-    if found.durable is not None and found.durable != found.first:
-        _mark(axis, found.durable, "for good from", low)
+    first, durable = found.first, found.durable
+    if durable is not None and first is not None and durable.tokens_per_month.value == first.tokens_per_month.value:
+        _mark(axis, durable, "break-even", low)
+    else:
+        for crossing, text in ((first, "cheaper from"), (durable, "for good from")):
+            if crossing is not None:
+                _mark(axis, crossing, text, low)
     axis.set_ylim(low, high)
     axis.set_xlabel("tokens a month, prompt and output")
     axis.set_ylabel("USD a month")

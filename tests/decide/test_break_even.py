@@ -122,6 +122,48 @@ def made_up(*capacities: tuple[float, ...]) -> BreakEven:
     return BreakEven(sides(plan("api"), plan("pool")), lucks)
 
 
+def drawn(*capacities: tuple[tuple[float, ...], tuple[float, ...]]) -> BreakEven:
+    """Likewise, each replication as fitted and with a drawn step time."""
+    lucks = [
+        Luck(Staircase(fit, 1.0, 1), float(PER_RPS), 1.0, PER_RPS / 1e6, Staircase(again, 1.0, 1))
+        for fit, again in capacities
+    ]
+    return BreakEven(sides(plan("api"), plan("pool")), lucks)
+
+
+def test_capacities_carry_the_error_of_the_profile() -> None:
+    found = drawn(((8.0, 16.0), (10.0, 20.0)), ((8.0, 16.0), (6.4, 12.8)))
+    (_, one, _), (_, two, _) = found.steps
+    assert one.value == pytest.approx(8 * PER_RPS)
+    assert one.calibration_share == 1.0
+    # Student: t(2, 0.975) = 4.3027, both draws are off by the factor 1.25.
+    assert one.high == pytest.approx(8 * PER_RPS * 1.25**4.30265, rel=1e-3)
+    assert one.low == pytest.approx(8 * PER_RPS / 1.25**4.30265, rel=1e-3)
+    assert two.high == pytest.approx(2 * one.high)
+    assert [row["replicas_low"] for row in found.points()][-1] == 2
+    assert [row["replicas_high"] for row in found.points()][-1] is None
+
+
+def test_a_crossing_that_leaps_stretches_its_own_side() -> None:
+    # One replica of 8/s pays from 365M; of 6/s it never does, and two do from $730 on.
+    found = drawn(*[((8.0, 20.0), (8.0, 20.0))] * 3, ((8.0, 20.0), (6.0, 20.0)))
+    assert found.first is not None
+    assert found.first.tokens_per_month.low == found.first.tokens_per_month.value == pytest.approx(365e6)
+    assert found.first.tokens_per_month.high > 500e6
+    assert (found.first.found, found.first.drawn) == (4, 4)
+
+
+def test_draws_without_an_answer_are_counted() -> None:
+    found = drawn(*[((8.0, 20.0), (8.0, 20.0))] * 2, ((8.0, 20.0), (0.0, 0.0)), ((8.0, 20.0), (6.0, 9.0)))
+    assert found.first is not None
+    assert found.first.drawn == 2
+    assert "in 1 of 4 draws of the calibration no number of replicas meets the SLO" in found.warnings
+    assert "in 1 of 4 draws of the calibration api stays cheaper all along" in found.warnings
+    never = drawn(*[((6.0, 9.0), (6.0, 9.0))] * 2, ((6.0, 9.0), (8.0, 9.0)))
+    assert never.first is None
+    assert never.warnings == ["in 1 of 3 draws of the calibration pool does become cheaper"]
+
+
 def test_cheaper_and_then_never_again() -> None:
     # $365 pays from 6.94/s to 8/s; two replicas carry 10/s only, which is $526 of tokens and $730 of GPUs.
     found = made_up((8.0, 10.0), (8.0, 10.0))
