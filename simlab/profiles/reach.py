@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simlab.profiles.record import Profile, Uncertainty, Validity
-from simlab.profiles.step_time import TERMS
 
 SD_PER_LOG = 0.30
 """Standard deviation of a log factor on the terms concerned, for each factor e beyond what was measured.
@@ -120,7 +119,7 @@ class Beyond:
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the step time that are less sure for it."""
-        return tuple(term for term in _limit(self.limit).terms if term in TERMS)
+        return _limit(self.limit).terms
 
     @property
     def log_sd(self) -> float:
