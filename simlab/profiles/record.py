@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-_QUANTITIES = {
-    "tpot": "TPOT",
-    "ttft": "TTFT",
-    "step_decode": "decode steps",
-    "step_mixed": "mixed steps",
-}
-"""What an error can be of: the beginning of its key, and in words."""
+_QUANTITIES = (
+    (("itl", "ITL"), ("tpot", "TPOT"), ("step_decode", "decode steps")),
+    (("ttft", "TTFT"), ("ttft_p50", "median TTFT"), ("step_mixed", "mixed steps")),
+    (("throughput", "output rate"),),
+)
+"""What an error can be of: the beginning of its key, and in words; of nearly the same ones the best first."""
 
 _ERRORS = (
     ("_left_out_median_ape", "median, runs left out of the fit"),
@@ -179,9 +178,10 @@ class Profile:
         """
         for suffix, where in _ERRORS:
             parts = []
-            for prefix, name in _QUANTITIES.items():
-                key = f"{prefix}{suffix}"
-                if key in self.error:
+            for alike in _QUANTITIES:
+                prefix, name = next((one for one in alike if f"{one[0]}{suffix}" in self.error), ("", ""))
+                if prefix:
+                    key = f"{prefix}{suffix}"
                     tail = self.error.get(key.replace("median", "p90"))
                     parts.append(f"{name} {self.error[key]:.1%}" + (f" (p90 {tail:.0%})" if tail is not None else ""))
             if parts:

@@ -150,6 +150,16 @@ def test_summary_says_kind_and_error():
         ({}, ""),
         ({"step_decode_median_ape": 0.02, "step_all_median_ape": 0.1}, "decode steps 2.0%; median"),
         ({"tpot_median_ape": 0.01, "ttft_left_out_median_ape": 0.05}, "TTFT 5.0%; median, runs left out of the fit"),
+        (
+            {
+                "itl_left_out_median_ape": 0.02,
+                "tpot_left_out_median_ape": 0.03,
+                "step_decode_left_out_median_ape": 0.04,
+                "ttft_p50_left_out_median_ape": 0.05,
+                "throughput_left_out_median_ape": 0.015,
+            },
+            "ITL 2.0%, median TTFT 5.0%, output rate 1.5%; median, runs left out of the fit",
+        ),
         ({"tpot_other_hardware_median_ape": 0.13}, "TPOT 13.0%; median of such estimates, other hardware"),
         ({"odd": 0.25}, "odd 25.0%"),
     ],
