@@ -47,16 +47,17 @@ def _later(step: Step) -> list[str]:
 
 def page(answer: Answer) -> Page:
     """What was measured, point by point."""
-    measured = {name: one for name, one in answer.outcomes.items() if one.measured}
     facts, session = answer.facts, answer.session
     points = {point.name: point for point in session.plan.points}
+    done = {name: answer.outcomes[name] for name in points if name in answer.outcomes}
+    measured = {name: one for name, one in done.items() if one.measured}
     minutes = sum(outcome.wall_s for outcome in measured.values()) / 60
     remarks = [
         ("warning", f"{name}: {one.failed} of {one.requests} requests failed: their times are in no result")
         for name, one in measured.items()
         if one.failed
     ]
-    remarks += [("warning", f"{name} left out: {one.reason}") for name, one in answer.outcomes.items() if one.reason]
+    remarks += [("warning", f"{name} left out: {one.reason}") for name, one in done.items() if one.reason]
     if facts.gpu is None:
         remarks.append(("warning", "nothing names the GPU: write it in the place of `unknown` below, or give --gpu"))
     remarks += [

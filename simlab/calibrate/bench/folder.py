@@ -112,7 +112,7 @@ class Folder:
             folder.outcomes = _resumed(state, asked)
             lost = [
                 name for name, outcome in folder.outcomes.items()
-                if outcome.measured and not folder.result(name).is_file()
+                if outcome.measured and not folder.holds(name)
             ]  # fmt: skip
             for name in lost:
                 del folder.outcomes[name]
@@ -153,6 +153,10 @@ class Folder:
     def result(self, name: str) -> Path:
         """The result file of a point."""
         return self.results / f"{name}.json"
+
+    def holds(self, name: str) -> bool:
+        """Whether a point's result is there; it may have been compressed since (``NAME.json.gz``)."""
+        return self.result(name).is_file() or self.result(name).with_suffix(".json.gz").is_file()
 
     def next_log(self) -> Path:
         """The log of the next server that is started."""

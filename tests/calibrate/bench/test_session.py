@@ -132,6 +132,16 @@ def test_a_result_that_was_deleted_is_measured_again(tmp_path, fake):
     assert fake.ran[3:] == ["warm-up", FIRST]
 
 
+def test_a_result_may_be_compressed_meanwhile(tmp_path, fake):
+    out = tmp_path / "out"
+    measure(session(out))
+    result = out / "results" / f"{FIRST}.json"
+    result.with_suffix(".json.gz").write_bytes(gzip.compress(result.read_bytes()))
+    result.unlink()
+    measure(session(out))
+    assert fake.ran == ["warm-up", FIRST, SECOND]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
