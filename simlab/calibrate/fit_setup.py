@@ -96,7 +96,8 @@ def fit_setup(runs: Sequence[Run], *, measured: Iterable[Profile] = ()) -> Fitte
         steps=data.steps,
         misses=_misses(by_runs, benchmarks),
         left_out=tuple(left_out.items()),
-        notes=tuple(dict.fromkeys([*notes, *(note for run in runs for note in run.notes)])),
+        # What is said of a single run by its name is of no use to a reader of the whole.
+        notes=tuple(dict.fromkeys([*notes, *(note for run in runs for note in run.notes if run.name not in note)])),
     )
 
 

@@ -10,12 +10,14 @@ from functools import partial
 import numpy as np
 
 from simlab.calibrate.benchmark import Benchmark, simulate_run
+from simlab.calibrate.disturbed import SLOWER
 from simlab.calibrate.fitted import listed
 from simlab.calibrate.judged import TOTAL, Knee, Row, Validation
 from simlab.calibrate.limits import limits_of
 from simlab.calibrate.parallel import in_parallel
 from simlab.calibrate.run import METRICS, Load, Run, Steps
 from simlab.calibrate.shelf import Shelf, kind_of, outside
+from simlab.calibrate.step_data import step_data
 from simlab.calibrate.step_design import step_seconds
 from simlab.errors import InputError
 from simlab.profiles import Profile, gpus, models, widened
@@ -32,10 +34,17 @@ _DIRECTIONS = 8
 
 @dataclass(frozen=True)
 class _Judged:
-    """What one run gives: its rows, and what the server serves of its requests when all are sent at once, 1/s."""
+    """What one run gives.
+
+    Attributes:
+        rows: its numbers.
+        capacity_rps: requests/s that the server serves when all are sent at once; None of a run without a rate.
+        slower: how many times longer its steps took than the profile says of their batches; None where nothing tells.
+    """
 
     rows: tuple[Row, ...]
     capacity_rps: float | None
+    slower: float | None = None
 
 
 def validate(
@@ -83,7 +92,7 @@ def validate(
         rows=tuple(row for one in judged for row in one.rows),
         knees=_knees(pairs),
         left_out=tuple(left_out),
-        warnings=_warnings(chosen),
+        warnings=_warnings(pairs),
         limits=dict(max_error or {}),
         groups={run.server.setup: _groups(run) for run, _ in chosen},
     )
@@ -123,7 +132,15 @@ def _judge(item: tuple[Run, Profile], *, intervals: bool) -> _Judged:
             )
     if run.steps is not None:
         rows += _step_rows(run, run.steps, found)
-    return _Judged(tuple(rows), capacity)
+    return _Judged(tuple(rows), capacity, _slower(run, found))
+
+
+def _slower(run: Run, found: Profile) -> float | None:
+    """How many times longer a benchmark's steps took than the profile says, by the times between tokens."""
+    data = step_data([run]) if run.load is not None and found.kind == "measured" else None
+    if data is None or not data.logs:
+        return None
+    return float(np.median(data.logs[0].seconds / step_seconds(found.step_time, data.logs[0])))
 
 
 def _step_rows(run: Run, steps: Steps, found: Profile) -> list[Row]:
@@ -254,10 +271,16 @@ def _groups(run: Run) -> tuple[str, ...]:
     return (*kind, gpu if gpu in gpus() else f"{gpu} (not in the table)", run.server.precision)
 
 
-def _warnings(chosen: Sequence[tuple[Run, Profile]]) -> tuple[str, ...]:
+def _warnings(pairs: Sequence[tuple[Run, Profile, _Judged]]) -> tuple[str, ...]:
     """What to know of the runs, the same of many said once."""
     said: dict[str, list[str]] = {}
-    for run, found in chosen:
+    for run, found, judged in pairs:
+        if judged.slower is not None and judged.slower > SLOWER:
+            said.setdefault(
+                f"steps took over {SLOWER - 1:.0%} longer than {found.name} says of such batches: if others did not, "
+                "something else slowed the server down",
+                [],
+            ).append(f"{run.name} ({judged.slower - 1:.0%})")
         if found.kind == "measured":
             for far in outside(run, found):
                 unit = {"max_decode_seqs": "sequences at once", "max_context_tokens": "tokens of context"}
