@@ -14,11 +14,14 @@ from simlab.calibrate.limits import limits_of
 from simlab.calibrate.run import Floats, Run, Server
 from simlab.calibrate.run_prior import Prior
 from simlab.calibrate.run_problem import RunProblem
+from simlab.calibrate.sending import count
 from simlab.profiles import Efficiency, StepTime, Uncertainty
 from simlab.profiles.step_time import TABLES, TERMS
 
-EVALUATIONS = 12
-"""Steps of one search."""
+EVALUATIONS, QUICK = 12, 5
+"""Steps of one search, and of one that only compares priors."""
+LARGE = 4000
+"""Requests of a run that is not looked at where priors are only compared, if enough others are left."""
 FAR = 3.0
 """A fit without a point is not taken further than so many deviations of the prior from the whole one."""
 TERM_SD = 0.7
@@ -81,7 +84,7 @@ def fit_runs(runs: Sequence[Run], *priors: Prior, limits: Callable[[Server], Lim
     """
     if not runs or not priors:
         raise ValueError("give at least one run and one prior")
-    best = min((_solve(runs, prior, limits) for prior in priors), key=lambda one: one.cost)
+    best = _solve(runs, _choose(runs, priors, limits), limits)
     problem, values, prior = best.problem, best.values, best.problem.prior
     matrix = problem.jacobian(values)[: problem.size]
     residuals = problem.data(prior.step_time(values))
@@ -105,7 +108,18 @@ def fit_runs(runs: Sequence[Run], *priors: Prior, limits: Callable[[Server], Lim
     )
 
 
-def _solve(runs: Sequence[Run], prior: Prior, limits: Callable[[Server], Limits]) -> _Solution:
+def _choose(runs: Sequence[Run], priors: Sequence[Prior], limits: Callable[[Server], Limits]) -> Prior:
+    """The prior by which a short search comes closest."""
+    if len(priors) == 1:
+        return priors[0]
+    small = [run for run in runs if run.load is not None and count(run.load) <= LARGE]
+    chosen = small if 2 * len(small) >= len(runs) else runs
+    return min(priors, key=lambda prior: _solve(chosen, prior, limits, quick=True).cost)
+
+
+def _solve(
+    runs: Sequence[Run], prior: Prior, limits: Callable[[Server], Limits], *, quick: bool = False
+) -> _Solution:
     """The best values of one prior, and the blocks of the cache where these had to be found too."""
 
     def limits_with(run: Run) -> Limits:
@@ -115,19 +129,20 @@ def _solve(runs: Sequence[Run], prior: Prior, limits: Callable[[Server], Limits]
         return limits(taken)
 
     problem = RunProblem(runs, [limits_with(run) for run in runs], prior)
-    values = _descend(problem, np.zeros(prior.size), _soft)
+    values = _descend(problem, np.zeros(prior.size), _soft, QUICK if quick else EVALUATIONS)
     blocks = fit_blocks(problem, prior.step_time(values))
-    if blocks is not None:
-        values = _descend(problem, values, _soft)
-        blocks = fit_blocks(problem, prior.step_time(values), near=blocks)
-    problem.find_disturbed(prior.step_time(values))
-    values = _descend(problem, values, _cauchy)
+    if not quick:
+        if blocks is not None:
+            values = _descend(problem, values, _soft, EVALUATIONS)
+            blocks = fit_blocks(problem, prior.step_time(values), near=blocks)
+        problem.find_disturbed(prior.step_time(values))
+        values = _descend(problem, values, _cauchy, EVALUATIONS)
     residuals = problem.residuals(values)
     loss = np.log1p(residuals[: problem.size] ** 2).sum() + (values**2).sum()
     return _Solution(problem, values, 0.5 * float(loss) + prior.cost, blocks)
 
 
-def _descend(problem: RunProblem, start: Floats, loss: Callable[[Floats], Floats]) -> Floats:
+def _descend(problem: RunProblem, start: Floats, loss: Callable[[Floats], Floats], evaluations: int) -> Floats:
     """Least squares from a start; the prior's residuals count by their square, the data's by ``loss``."""
     from scipy.optimize import least_squares
 
@@ -144,7 +159,7 @@ def _descend(problem: RunProblem, start: Floats, loss: Callable[[Floats], Floats
         start,
         problem.carried_jacobian,
         loss=robust,  # type: ignore[arg-type]  # the stubs want an argument called x
-        max_nfev=EVALUATIONS,
+        max_nfev=evaluations,
         xtol=1e-3,
         ftol=1e-4,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simlab.calibrate.run import Floats, Run, Server
+from simlab.calibrate.run import Floats, Load, Run, Server
 from simlab.profiles import Efficiency, Profile, StepTime, gpu, gpus, model, models
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ FP8_KV_COST = 3.0
 """How much better (log likelihood) an FP8 KV cache must explain the runs than vLLM's default to be believed."""
 FP8_KV = "a KV cache of FP8 explains the runs best"
 RANKS_SHARE = "the data-parallel ranks are taken to share the stated GPUs, for that explains the runs best"
+_GUESS_S = 20e-3
+"""Of a step, where nothing tells."""
 _KNOTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
@@ -67,7 +69,9 @@ def priors_of(server: Server, runs: Sequence[Run], measured: Iterable[Profile]) 
     others = tuple(measured)
     precisions = (server.kv_precision,) if server.kv_precision is not None else ("bf16", "fp8")
     # Some tables count all GPUs as of each data-parallel rank.
-    splits = {server.tp: "", server.tp // server.dp: RANKS_SHARE} if server.tp % server.dp == 0 else {server.tp: ""}
+    splits = {server.tp: ""}
+    if server.dp > 1 and server.tp % server.dp == 0:
+        splits[server.tp // server.dp] = RANKS_SHARE
     return tuple(
         replace(
             roofline_prior(replace(server, kv_precision=precision, tp=tp), others),
@@ -143,25 +147,17 @@ def plain_prior(runs: Sequence[Run]) -> Prior:
     Time by output token is taken as a step of the batch that Little's law gives, plus the prompts that are computed
     while a request decodes; time to first token, of the run of each prompt length where it is shortest, as a fixed part
     and the prompt's. Non-negative least squares of relative errors gives the centre; the law is wide.
-
-    Raises:
-        ValueError: no run measures a time by output token and one to the first token.
     """
     from scipy.optimize import nnls
 
-    decode: list[tuple[float, float, float, float, float]] = []
+    loads = [(run, run.load) for run in runs if run.load is not None]
+    rows = np.array([_decode_row(run, load) for run, load in loads])
     shortest: dict[float, float] = {}
-    for run in runs:
-        row = _decode_row(run)
-        if row is not None:
-            decode.append(row)
-        ttft = run.measured.get("ttft_s_p50", run.measured.get("ttft_s_mean", 0.0))
-        if run.load is not None and ttft > 0:
-            new = max(1.0, run.load.prompt_tokens - run.load.shared_tokens)
-            shortest[new] = min(ttft, shortest.get(new, math.inf))
-    if not decode or not shortest:
-        raise ValueError("times to the first token and by output token are needed")
-    rows = np.array(decode)
+    for (run, load), row in zip(loads, rows.tolist(), strict=True):
+        # Where no time to the first token was measured, a few steps are a guess.
+        ttft = run.measured.get("ttft_s_p50", run.measured.get("ttft_s_mean", 0.0)) or 5.0 * row[4]
+        new = max(1.0, load.prompt_tokens - load.shared_tokens)
+        shortest[new] = min(ttft, shortest.get(new, math.inf))
     seconds = rows[:, 4]
     base, seq, context, prompt = nnls(rows[:, :4] / seconds[:, None], np.ones(len(rows)))[0]
     prompts, firsts = np.array(list(shortest)), np.array(list(shortest.values()))
@@ -208,21 +204,24 @@ def plain_prior(runs: Sequence[Run]) -> Prior:
     )
 
 
-def _decode_row(run: Run) -> tuple[float, float, float, float, float] | None:
+def _decode_row(run: Run, load: Load) -> tuple[float, float, float, float, float]:
     """1, batch, its context, prompt tokens computed beside each step, and the time by output token, s."""
-    load = run.load
-    tpot = run.measured.get("itl_s_mean", run.measured.get("tpot_s_mean", 0.0))
-    if load is None or tpot <= 0 or load.output_tokens < 2:
-        return None
     ranks = run.server.dp * run.server.replicas
-    answer = tpot * load.output_tokens
+    together = float(load.concurrency or min(load.requests or 1, (run.server.max_num_seqs or 256) * ranks))
+    waiting = run.measured.get("ttft_s_mean", run.measured.get("ttft_s_p50", 0.0))
+    tpot = run.measured.get("itl_s_mean", run.measured.get("tpot_s_mean", 0.0))
+    if tpot <= 0.0 and run.measured.get("e2e_s_mean", 0.0) > waiting:
+        tpot = (run.measured["e2e_s_mean"] - waiting) / max(load.output_tokens, 1.0)
+    if tpot <= 0.0 and run.measured.get("output_tokens_per_s", 0.0) > 0:
+        tpot = together / run.measured["output_tokens_per_s"]
+    if tpot <= 0.0:
+        tpot = _GUESS_S
+    answer = tpot * max(load.output_tokens, 1.0)
     if load.concurrency is not None:
-        waiting = run.measured.get("ttft_s_mean", run.measured.get("ttft_s_p50", 0.0))
         batch = load.concurrency * answer / (answer + waiting)
-    elif math.isfinite(load.rate_rps):
-        batch = load.rate_rps * answer
     else:
-        batch = float(min(load.requests or 1, run.server.max_num_seqs or 256))
+        batch = min(load.rate_rps * answer, together)
     batch = max(1.0, batch / ranks)
     new = max(1.0, load.prompt_tokens - load.shared_tokens)
-    return 1.0, batch, batch * (load.prompt_tokens + load.output_tokens / 2), batch * new / load.output_tokens, tpot
+    beside = batch * new / max(load.output_tokens, 1.0)
+    return 1.0, batch, batch * (load.prompt_tokens + load.output_tokens / 2), beside, tpot

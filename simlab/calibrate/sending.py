@@ -81,7 +81,8 @@ def sending(run: Run, *, seed: int = 0) -> Sending:
     )
 
 
-def _count(load: Load) -> int:
+def count(load: Load) -> int:
+    """Requests of a benchmark, as stated or as its users send."""
     if load.requests is not None:
         return max(1, load.requests)
     return ROUNDS * (load.concurrency or 1)
@@ -103,7 +104,7 @@ def _even(seed: int, purpose: int, n: int) -> Floats:
 
 def _lengths(load: Load, seed: int) -> tuple[Ints, Ints]:
     """Prompt and output tokens of each request, [n] each."""
-    n = _count(load)
+    n = count(load)
     made = []
     for purpose, nominal in ((_PROMPT, load.prompt_tokens), (_OUTPUT, load.output_tokens)):
         shares = load.low + (load.high - load.low) * _even(seed, purpose, n)
