@@ -19,10 +19,14 @@ from simlab.calibrate.step_data import StepData, step_data
 from simlab.calibrate.step_fit import StepFit, fit_steps
 from simlab.calibrate.step_floor import step_floor
 from simlab.errors import InputError
-from simlab.profiles import Profile, StepTime, Validity
+from simlab.profiles import Profile, StepTime, Validity, gpus, models
 
 LEAST_POINTS = 3
-"""Operating points that benchmark runs alone must have: fewer do not tell prompts from decodes."""
+"""Operating points that averages of benchmarks must have: fewer do not tell prompts from decodes."""
+LEAST_POINTS_KNOWN = 2
+"""The same where tables know model and GPU, so that what to expect of the terms is known."""
+MANY_REQUESTS = 100
+"""So many requests, known one by one, of one run tell as much, where tables know model and GPU."""
 MOST_SOURCES = 12
 """Sources that a profile names one by one."""
 OVERHEAD_S = 10e-3
@@ -53,8 +57,12 @@ def fit_setup(runs: Sequence[Run], *, measured: Iterable[Profile] = ()) -> Fitte
     data = step_data(runs)
     benchmarks, left_out = _benchmarks(runs, data.disturbed)
     points = {point_of(run) for run in benchmarks}
-    if not data.logs and len(points) < LEAST_POINTS:
-        return Unfitted(server.setup, len(runs), _too_few(points, left_out))
+    known = server.model in models() and server.gpu in gpus()
+    least = LEAST_POINTS_KNOWN if known else LEAST_POINTS
+    if known and any(run.requests is not None and len(run.requests.start_s) >= MANY_REQUESTS for run in benchmarks):
+        least = 1
+    if not data.logs and len(points) < least:
+        return Unfitted(server.setup, len(runs), _too_few(points, least, left_out))
     steps = _fit_steps(data, server, others) if data.logs else None
     by_runs = None
     if benchmarks:
@@ -120,14 +128,14 @@ def _benchmarks(runs: Sequence[Run], disturbed: Mapping[str, float]) -> tuple[li
     return used, left_out
 
 
-def _too_few(points: set[str], left_out: Mapping[str, str]) -> str:
+def _too_few(points: set[str], least: int, left_out: Mapping[str, str]) -> str:
     """Why there is no profile."""
     found = f"{len(points)} operating point{'s' * (len(points) != 1)}" + (
         f" ({', '.join(sorted(points))})" if points else ""
     )
     more = f"; left out: {'; '.join(f'{run}: {reason}' for run, reason in left_out.items())}" if left_out else ""
     return (
-        f"{found}: at least {LEAST_POINTS} are needed, of different concurrency, rate or lengths, or results of "
+        f"{found}: at least {least} are needed, of different concurrency, rate or lengths, or results of "
         f"--save-detailed, or a step log{more}"
     )
 
