@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simlab.assemble import coefficients
+from simlab.calibrate.rerun import Rerun
 from simlab.calibrate.run import Floats, Ints, Requests, Run
 from simlab.calibrate.sending import Sending, sending
-from simlab.engine import ClassSpec, Engine, PoolSpec, StepCoefficients, WorldSpec
+from simlab.engine import ClassSpec, PoolSpec, StepCoefficients, WorldSpec
 from simlab.profiles import StepTime
 
 _EVER_S = 1e12
@@ -75,37 +73,36 @@ class Benchmark:
         sent = self.sending
         n = len(sent.due_s)
         self._seed = seed
-        self._tokens = int(sent.output_tokens.sum())
         self._chunk = _chunk(sent)
         longest = int((sent.prompt_tokens + sent.output_tokens).max())
         blocks = -(-longest // limits.block_size)
         most = min(limits.max_num_seqs, limits.max_num_batched_tokens, sent.users or n, n)
         kv_blocks = max(limits.kv_blocks, blocks + 1)
-        if sent.kind is None:
+        ample = kv_blocks > blocks * most
+        if sent.kind is None and ample:
             # More than all of them can hold is the same as unlimited; the engine's arrays are as large as this.
-            kv_blocks = min(kv_blocks, blocks * most + 1)
+            kv_blocks = blocks * most + 1
         self._pool = PoolSpec(
             step=StepCoefficients(0.0),
             max_num_seqs=most,
             max_num_batched_tokens=limits.max_num_batched_tokens,
             kv_blocks=kv_blocks,
             block_size=limits.block_size,
-            prefix_caching=limits.prefix_caching,
+            # Without anything shared only a preempted request can find blocks again: its own.
+            prefix_caching=limits.prefix_caching and (sent.kind is not None or not ample),
             max_model_len=longest,
         )
+        self._world = Rerun(self._spec, self._pool)
+
+    def _spec(self, pool: PoolSpec) -> WorldSpec:
+        shares = self._chunk.segment_ptr is not None
+        cls = ClassSpec(users=self.sending.users, feed=_Once(self._chunk), segmented=shares)
+        return WorldSpec([cls], [pool], horizon_s=_EVER_S, window_s=_EVER_S, seed=self._seed, log_rows=1)
 
     def requests(self, step_time: StepTime) -> Requests:
         """The requests that one of the schedulers answers, as the client would see them, [n]."""
-        rows: list[NDArray[Any]] = []
-        shares = self._chunk.segment_ptr is not None
-        cls = ClassSpec(users=self.sending.users, feed=_Once(self._chunk), segmented=shares)
         pool = replace(self._pool, step=coefficients(step_time), overhead_s=step_time.overhead_s)
-        spec = WorldSpec([cls], [pool], horizon_s=_EVER_S, window_s=_EVER_S, seed=self._seed, log_rows=1)
-        engine = Engine(spec, rows.append)
-        engine.advance(math.inf)
-        engine.flush_log()
-        log = rows[0] if len(rows) == 1 else np.concatenate(rows)
-        log = log[np.argsort(log["task"])]
+        log = self._world.run(pool)
         return Requests(
             start_s=log["arrival_s"],
             prompt_tokens=log["prompt_tokens"],
