@@ -57,7 +57,8 @@ def page(found: Fits, files: Mapping[str, Path]) -> Page:
             remarks += [("warning" if "not" in weak else "met", f"{prefix}{weak}")] if weak else []
         elif one.left_out:
             remarks.append(("warning", f"{prefix}{len(one.left_out)} runs left out (their reasons: --format json)"))
-    notes = dict.fromkeys(note for one in found.fitted for note in one.notes)
+    # Of many profiles each carries its own notes.
+    notes = dict.fromkeys(note for one in found.fitted for note in one.notes) if detailed else {}
     return Page(
         "calibration",
         headline(found),
@@ -95,18 +96,14 @@ def _count(one: Fitted) -> str:
 
 def _overview(found: Fits, files: Mapping[str, Path]) -> Table:
     """One line a profile."""
-    rows = tuple(
-        (
-            one.profile.name,
-            str(one.runs),
-            f"{one.requests:,}" if one.requests else words.UNKNOWN,
-            f"{one.steps:,}" if one.steps else words.UNKNOWN,
-            one.profile.error_in_words() or "not known",
-            str(files[one.profile.name]),
-        )
-        for one in found.fitted
-    )
-    return Table("Profiles", ("set-up", "runs", "requests", "steps", "error", "file"), rows, left=(4, 5))
+    rows = []
+    for one in found.fitted:
+        counts = (str(one.runs), *(f"{n:,}" if n else words.UNKNOWN for n in (one.requests, one.steps)))
+        rows.append((one.profile.name, *counts, one.profile.error_in_words() or "not known"))
+    places = {files[one.profile.name] for one in found.fitted}
+    where = places.pop() if len(places) == 1 else next(iter(files.values())).parent if files else ""
+    title = f"Written to {where}" if len(found.fitted) == 1 else f"Written to {where}/SET-UP.json"
+    return Table(title, ("set-up", "runs", "requests", "steps", "error"), tuple(rows), left=(4,))
 
 
 def _coefficients(one: Fitted) -> Table:
