@@ -54,7 +54,7 @@ class Rerun:
         self._make = make
         self._pool = pool
         self._engine: Engine | None = None
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._kept: dict[str, NDArray[np.uint8]] = {}
         self._rows: list[NDArray[Any]] = []
 
     def run(self, pool: PoolSpec) -> NDArray[Any]:
@@ -75,7 +75,7 @@ class Rerun:
         if sum(getattr(world, name).nbytes for name in _CHANGED) > _SMALL_BYTES:
             self._kept = {}
             return
-        self._kept = {name: getattr(world, name).copy() for name in _CHANGED}
+        self._kept = {name: _bytes(getattr(world, name)).copy() for name in _CHANGED}
 
     def _rewind(self, engine: Engine, pool: PoolSpec) -> bool:
         """Puts everything back to the start, with another step time; False where that cannot be."""
@@ -84,10 +84,10 @@ class Rerun:
         if not self._kept or any(len(getattr(step, name)) != len(getattr(before, name)) for name in _TABLES):
             return False
         for name, kept in self._kept.items():
-            array = getattr(world, name)
+            memory = _bytes(getattr(world, name))
             # What had to grow during the run is larger now, and empty behind what there was.
-            array[: len(kept)] = kept
-            array[len(kept) :] = np.zeros(1, array.dtype)
+            memory[: len(kept)] = kept
+            memory[len(kept) :] = 0
         record = world.backends[0]
         for name in _TERMS:
             record[name] = getattr(step, name)
@@ -97,3 +97,8 @@ class Rerun:
             numbers = np.array(getattr(step, name), np.float64).ravel()
             world.tables[at : at + len(numbers)] = numbers
         return True
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The memory of an array; copying records field by field takes ten times as long."""
+    return array.reshape(-1).view(np.uint8)
