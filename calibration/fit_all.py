@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ TABLES = (
     "llmservingsim_vllm_runs/requests.csv",
     "dstack_benchmarks/serving_405b_h100_mi300x.csv",
 )
+MANY, LONG = 50, 15
+"""Most runs of a set-up, and of one known by averages alone, that is fitted again on two thirds."""
 BLOCK = 100
 """Steps of a log that are held out together."""
 
@@ -105,9 +108,13 @@ def thirds(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def sample(runs: Sequence[Run]) -> set[str]:
-    """Set-ups that are fitted again on two thirds: all that have steps or single requests, and one table in three."""
+    """Set-ups that are fitted again on two thirds: those with steps or single requests, and one table in three.
+
+    Set-ups of more runs than `MANY` take minutes each and are left out, tables of more than `LONG`.
+    """
+    counts = Counter(run.server.setup for run in runs)
     told = {run.server.setup for run in runs if run.steps is not None or run.requests is not None}
-    return told | set(sorted({run.server.setup for run in runs})[::3])
+    return {name for name in told if counts[name] <= MANY} | {name for name in sorted(counts)[::3] if counts[name] <= LONG}
 
 
 def _part(steps: Steps, rows: np.ndarray) -> Steps:
