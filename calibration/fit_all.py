@@ -114,7 +114,8 @@ def sample(runs: Sequence[Run]) -> set[str]:
     """
     counts = Counter(run.server.setup for run in runs)
     told = {run.server.setup for run in runs if run.steps is not None or run.requests is not None}
-    return {name for name in told if counts[name] <= MANY} | {name for name in sorted(counts)[::3] if counts[name] <= LONG}
+    tables = {name for name in sorted(counts)[::3] if counts[name] <= LONG}
+    return tables | {name for name in told if counts[name] <= MANY}
 
 
 def _part(steps: Steps, rows: np.ndarray) -> Steps:
