@@ -53,6 +53,13 @@ def _arrivals(case: str) -> Case:
     return Case("arrivals", case, _worker("arrivals", case, 10_000_000), _said)
 
 
+def _calibration(case: str, name: str, size: int, target_s: float) -> Case:
+    def command(scale: float) -> list[str]:
+        return ["-m", "benchmarks.worker", "calibration", case, str(max(4, round(size * scale)))]
+
+    return Case("calibration", name, command, _said, is_rate=False, runs=3, target_s=target_s)
+
+
 CASES: tuple[Case, ...] = (
     _replicas("no prefix caching", 3e6),
     _replicas("prefix caching, nothing shared", 3e6),
@@ -72,6 +79,9 @@ CASES: tuple[Case, ...] = (
     _arrivals("gamma, cv 2"),
     Case("oracle-size", "simlab.replay", _worker("oracle_size", "simlab", 10_000), _said),
     Case("oracle-size", "ordinary SimPy program", _worker("oracle_size", "simpy", 10_000), _said, runs=3),
+    _calibration("fit", "fit, 20 runs of 200 requests", 20, 30.0),
+    _calibration("tokens", "fit, 20 runs of 200 requests, by token", 20, 30.0),
+    _calibration("validate", "validate, 700 runs of 200 requests", 700, 60.0),
 )  # fmt: skip
 
 BENCHMARKS: tuple[str, ...] = tuple(dict.fromkeys(case.benchmark for case in CASES))
