@@ -269,6 +269,6 @@ def _missing(checked: Checked) -> list[str]:
     for one in checked.good:
         reasons: dict[str, list[str]] = {}
         for run, reason in one.left_out:
-            reasons.setdefault(reason.split(": ", 1)[-1] if "its steps took" in reason else reason, []).append(run)
+            reasons.setdefault(reason.split(": ")[0], []).append(run)
         lines += [f"- {one.profile.name}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return lines

@@ -115,8 +115,8 @@ def _benchmarks(runs: Sequence[Run], disturbed: Mapping[str, float]) -> tuple[li
     for run in runs:
         if run.name in disturbed:
             left_out[run.name] = (
-                f"its steps took {disturbed[run.name] - 1:.0%} longer than alike ones of the fast runs: something else "
-                "slowed the server down"
+                "something else slowed the server down: its steps took "
+                f"{disturbed[run.name] - 1:.0%} longer than alike ones of the fast runs"
             )
         elif run.load is None:
             if run.steps is None:

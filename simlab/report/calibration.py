@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from simlab.calibrate.fitted import Fits, Fitted
+from simlab.calibrate.fitted import Fits, Fitted, listed
 from simlab.report.view import Page, Table
 from simlab.results import words
 
@@ -52,7 +52,7 @@ def page(found: Fits, files: Mapping[str, Path]) -> Page:
     for one in found.fitted:
         prefix = f"{one.profile.name}: " if len(found.fitted) > 1 else ""
         if detailed:
-            remarks += [("warning", f"{prefix}{run}: left out: {reason}") for run, reason in one.left_out]
+            remarks += [("warning", f"{prefix}{text}") for text in _left_out(one)]
             weak = one.weakest()
             remarks += [("warning" if "not" in weak else "met", f"{prefix}{weak}")] if weak else []
         elif one.left_out:
@@ -92,6 +92,19 @@ def _count(one: Fitted) -> str:
     parts += [f"{one.requests:,} requests"] if one.requests else []
     parts += [f"{one.steps:,} steps"] if one.steps else []
     return ", ".join(parts)
+
+
+def _left_out(one: Fitted) -> list[str]:
+    """What was left out, a line for each kind of reason."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for run, reason in one.left_out:
+        kind, _, detail = reason.partition(": ")
+        kinds.setdefault(kind, []).append((run, detail))
+    lines = []
+    for kind, runs in kinds.items():
+        detail = runs[0][1] and f": {runs[0][1]}" + (" (of the first)" if len(runs) > 1 else "")
+        lines.append(f"left out: {listed([run for run, _ in runs], 12)}: {kind}{detail}")
+    return lines
 
 
 def _overview(found: Fits, files: Mapping[str, Path]) -> Table:
