@@ -19,8 +19,9 @@ from simlab.profiles import Efficiency, Profile, StepTime, gpu, gpus, model, mod
 if TYPE_CHECKING:
     from simlab.calibrate.step_fit import StepFit
 
-OWN_SHARE = 0.3
-"""Of an efficiency's spread over all set-ups: what the runs of one may say beside what is expected of it, at least."""
+OWN_SHARE = 1.5
+"""Of an efficiency's spread over all set-ups: how far the runs of one may take it from what is expected, beside what is
+not known of that. Wider than set-ups really differ: a dozen runs know better, and errors of left-out ones fall."""
 OVERHEAD_SD = 1.0
 """Of the logarithm of a request's time outside the scheduler, which steps do not tell."""
 GAP_SHARE, GAP_SD = 0.01, 1.5
