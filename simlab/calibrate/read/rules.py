@@ -22,8 +22,8 @@ class Rules:
     Fields of ``data``, all optional: ``name``; ``requires`` (columns that only this source has); ``note``;
     ``leave_out`` (rows that no simulation is like: by a column that is not one of ``unless``, is ``above`` a number or
     has a ``pattern``, and ``why``); ``expert_parallel`` (column and the number ``above`` which it is on);
-    ``length_low`` (lengths are uniform from the share ``low`` up where a column ``begins`` with a text, and from the
-    share ``otherwise`` up in other rows, and ``why``);
+    ``lengths`` (they are uniform between two ``shares`` of the nominal one where a column ``begins`` with a text, and
+    between the shares ``otherwise`` in other rows, and ``why``);
     ``concurrency_of_rank`` (column with the concurrency of one data-parallel rank, for rows without the whole one);
     ``requests_from_tokens`` (column with the tokens of all requests, where their number is that of one replica);
     ``all_at_once`` (requests are sent at once where a column is ``from`` a number up); ``even`` (requests are evenly
@@ -43,10 +43,10 @@ class Rules:
         """What a reader of its runs should know."""
         return (str(self.data["note"]),) if "note" in self.data else ()
 
-    def spread_notes(self, low: float) -> tuple[str, ...]:
-        """What a reader of a run should know of its lengths, which spread from this share up."""
-        rule = self.data.get("length_low", {})
-        return (str(rule["why"]),) if "why" in rule and low == rule.get("otherwise") else ()
+    def spread_notes(self, low: float, high: float) -> tuple[str, ...]:
+        """What a reader of a run should know of its lengths, which spread between these shares."""
+        rule = self.data.get("lengths", {})
+        return (str(rule["why"]),) if "why" in rule and [low, high] == rule["otherwise"] else ()
 
     @property
     def even(self) -> bool:
@@ -91,13 +91,13 @@ class Rules:
         if column and table.has(column):
             load["requests"] = np.rint(table.numbers(column) / (load["prompt_tokens"] + load["output_tokens"]))
 
-    def length_low(self, table: Table) -> Floats:
-        """The smallest length as a share of the nominal one, by row."""
-        low, rule = np.ones(len(table)), self.data.get("length_low")
+    def lengths(self, table: Table) -> Floats:
+        """The smallest and the largest length as shares of the nominal one, of shape (rows, 2)."""
+        shares, rule = np.ones((len(table), 2)), self.data.get("lengths")
         if rule and table.has(rule["column"]):
-            low[:] = rule.get("otherwise", 1.0)
-            low[[(text or "").startswith(rule["begins"]) for text in table.texts(rule["column"])]] = rule["low"]
-        return low
+            shares[:] = rule["otherwise"]
+            shares[[(text or "").startswith(rule["begins"]) for text in table.texts(rule["column"])]] = rule["shares"]
+        return shares
 
     def all_at_once(self, table: Table) -> NDArray[np.bool_]:
         """Whether all requests of a row were sent at once."""

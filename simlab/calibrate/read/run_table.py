@@ -87,7 +87,7 @@ class _Rows:
         other = choose("other", names)
         self.names = self._names(rules.name_columns or ([other["name"]] if "name" in other else []))
         self.dates = table.texts(other["date"]) if "date" in other else [None] * len(table)
-        self.low, self.at_once = rules.length_low(table), rules.all_at_once(table)
+        self.shares, self.at_once = rules.lengths(table), rules.all_at_once(table)
 
     def _load_column(self, what: str, name: str) -> Floats:
         if what in {"rate_rps", "burstiness"}:
@@ -130,7 +130,8 @@ class _Rows:
         """Shares of the nominal length between which lengths are uniform."""
         ratio = self._value(self.load, "range_ratio", row)
         if ratio is None:
-            return float(self.low[row]), 1.0
+            low, high = self.shares[row]
+            return float(low), float(high)
         total, completed = self._value(self.totals, "output", row), self._value(self.totals, "completed", row)
         return spread_of(str(ratio), int(nominal), total / completed if total and completed else nominal)
 
@@ -186,7 +187,7 @@ class _Rows:
             date=iso_date(self.dates[row]),
             source=f"{self.rules.name or plain_name(self.table.path)}: {self.names[row]}",
             failed=int(self._value(self.totals, "failed", row) or 0),
-            notes=(*assumed, *self.rules.notes, *self.rules.spread_notes(load.low)),
+            notes=(*assumed, *self.rules.notes, *self.rules.spread_notes(load.low, load.high)),
         )
 
     def _measured(self, row: int, load: Load) -> dict[str, float]:

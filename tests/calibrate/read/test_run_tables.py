@@ -182,7 +182,7 @@ def test_rows_of_the_silicon_table(tmp_path: Path) -> None:
         "llama-3.1-70b.h100-sxm.tp4.fp8", "kimi-k2.5.b200-sxm.tp2.dp4.ep.int4", "qwen3-32b.h100-sxm.tp1.dp2.bf16",
     ]  # fmt: skip
     assert [run.load and run.load.point for run in (a, b, c)] == [
-        "i1024-o1024-c16-l0.8-1", "i8192-o1024-c64-l0.9-1", "i4000-o1000-c48-l0.9-1",
+        "i1024-o1024-c16-l0.8-1", "i8192-o1024-c64-l0.7-1.3", "i4000-o1000-c48-l0.7-1.3",
     ]  # fmt: skip
     assert [run.server.engine for run in (a, b, c)] == ["vLLM 0.10.2", "vLLM 0.19.0", "vLLM 0.12.0"]
     assert dict(a.measured) == pytest.approx({"ttft_s_mean": 0.08, "tpot_s_mean": 0.0115})
