@@ -1,13 +1,15 @@
 """Fits the profiles that come with simlab, checks them, and writes them with the accuracy page.
 
 Usage: ``python calibration/fit_all.py [DATA] [--only WORD] [--workers N]`` with DATA the folder of measured data
-(default ``../shared/data``). Writes ``simlab/profiles/data/profiles/*.json`` and ``calibration/README.md``; with
-``--only`` just prints the fits of set-ups with that word in their name. About ten minutes on two cores.
+(default ``../shared/data``). Writes ``simlab/profiles/data/profiles/*.json``, ``estimate_errors.json`` above them and
+``calibration/README.md``; with ``--only`` just prints the fits of set-ups with that word in their name. About six
+minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from page import write_page
 
-from simlab.calibrate.estimate_check import Errors, check_estimates
+from simlab.calibrate.estimate_check import Errors, check_estimates, profile_errors
 from simlab.calibrate.fit import fit
 from simlab.calibrate.fitted import Fits, Fitted, Unfitted
 from simlab.calibrate.judged import Validation
@@ -30,6 +32,7 @@ from simlab.profiles import Profile, estimate
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "simlab" / "profiles" / "data" / "profiles"
+ERRORS = PROFILES.parent / "estimate_errors.json"
 # Set-ups people ask for first, of which no measurement is at hand; every other one is estimated when asked for.
 ESTIMATES = [("llama-3.1-8b", "h100-sxm", 1, "bf16"), ("llama-3.1-8b", "h100-sxm", 1, "fp8")]
 # A fit that misses runs left out by more than this is no measurement to rely on.
@@ -193,6 +196,7 @@ def main() -> None:
         old.unlink()
     for profile in (*(one.profile for one in checked.good), *checked.estimated):
         profile.save(PROFILES / f"{profile.name}.json")
+    ERRORS.write_text(json.dumps(profile_errors(checked.estimates), indent=2) + "\n", encoding="utf-8")
     write_page(ROOT / "calibration" / "README.md", checked)
     say("written")
 

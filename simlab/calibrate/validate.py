@@ -30,6 +30,8 @@ _TO_SD = 1.4826
 """A normal law's standard deviation by its median absolute deviation."""
 _DIRECTIONS = 8
 """Directions of the covariance that are followed: a large one may be of a term that matters little in a run."""
+_ALIKE = 0.1
+"""Mean lengths that differ by less than about this share are of the same workload."""
 
 
 @dataclass(frozen=True)
@@ -233,20 +235,30 @@ def _saturated(run: Run, found: Profile, capacity_rps: float | None) -> bool:
 
 def _knees(pairs: Sequence[tuple[Run, Profile, _Judged]]) -> tuple[Knee, ...]:
     """The knee of each ladder: runs of one server and workload at rates of which some are above its capacity."""
-    ladders: dict[tuple[str, str], list[tuple[Run, Profile, _Judged]]] = {}
+    ladders: dict[tuple[str, str | None, str], list[tuple[Run, Profile, _Judged]]] = {}
     for run, found, judged in pairs:
         if run.load is not None and math.isfinite(run.load.rate_rps) and "output_tokens_per_s" in run.measured:
-            ladders.setdefault((run.server.setup, workload_of(run)), []).append((run, found, judged))
+            prompt, output = _about(run.load.prompt_tokens), _about(run.load.output_tokens)
+            alike = replace(run, load=replace(run.load, prompt_tokens=prompt, output_tokens=output))
+            ladders.setdefault((run.server.setup, run.server.engine, workload_of(alike)), []).append(
+                (run, found, judged)
+            )
     knees = []
-    for (setup, workload), ladder in ladders.items():
+    for (setup, engine, _), ladder in ladders.items():
         served = [_served(run, judged) for run, _, judged in ladder]
         # Measured to be full: a tenth of what was sent was not served while it was.
         full = [i for i, (run, _, _) in enumerate(ladder) if run.load and served[i][0] < 0.9 * run.load.rate_rps]
         if len(ladder) > 1 and full:
             top = max(full, key=lambda i: served[i][0])
             run, found, _ = ladder[top]
-            knees.append(Knee(setup, found.name, kind_of(run, found), workload, *served[top]))
+            name = " ".join(part for part in (workload_of(run), engine) if part)
+            knees.append(Knee(setup, found.name, kind_of(run, found), name, *served[top]))
     return tuple(knees)
+
+
+def _about(tokens: float) -> float:
+    """A mean length to a tenth or so: that of the same requests differs a little from run to run."""
+    return float(round(math.exp(round(math.log(max(tokens, 1.0)) / _ALIKE) * _ALIKE)))
 
 
 def _served(run: Run, judged: _Judged) -> tuple[float, float]:

@@ -91,6 +91,15 @@ def test_the_knee_of_a_ladder_is_what_is_served_when_more_is_sent():
     assert check(*ladder[:2]).knees == ()
 
 
+def test_a_ladder_is_of_one_engine_and_of_requests_that_are_about_as_long():
+    ladder = [run(f"r{rate}", rate_rps=rate) for rate in (2.0, 6.0, 40.0)]
+    assert ladder[0].load is not None
+    longer = replace(ladder[0], load=replace(ladder[0].load, prompt_tokens=258.0))
+    assert len(check(longer, *ladder[1:]).knees) == 1
+    other = replace(ladder[2], server=replace(ladder[2].server, engine="another"))
+    assert check(*ladder[:2], other).knees == ()
+
+
 def test_workloads_are_points_without_their_rate():
     assert {workload_of(run("a", rate_rps=3.0)), workload_of(run("b", rate_rps=0.5))} == {"i256-o64"}
 
