@@ -25,7 +25,7 @@ TERMS = (("base_s",), ("per_seq_s",), ("per_kv_token_s",), ("linear",), ("prefil
 # What the regression cannot know of a server it never saw: software, its settings and how it was measured. Standard
 # deviations of the logarithm of all decode steps and of all steps with prompts, and their correlation; chosen so that
 # 90% intervals hold 90% of what was measured on GPUs and models left out (calibrate.estimate_check).
-DECODE_SD, PROMPT_SD, TOGETHER = 0.14, 0.33, 0.3
+DECODE_SD, PROMPT_SD, TOGETHER = 0.11, 0.36, 0.3
 RIDGE = 0.02
 
 
