@@ -225,7 +225,9 @@ def _knees(checked: Checked) -> list[str]:
     if not checked.again.knees:
         return []
     lines = ["", "## The knee", "",
-             "Requests served in a second when more are sent, on ladders of rates that go beyond it.", "",
+             "Requests served in a second when more are sent, on ladders of rates that go beyond it. Where mean",
+             "lengths are well below those of the other ladder on that GPU, long requests had no answer when the",
+             "run ended and are missing from the data.", "",
              "| set-up | requests | measured | simulated | error |", "|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {one.setup} | {one.workload} | {one.measured_rps:.3g}/s | {one.simulated_rps:.3g}/s | {percent(one.ape)} |"
