@@ -156,7 +156,8 @@ def check(runs: Sequence[Run], *, workers: int | None, say: Progress) -> Checked
     measured = [one.profile for one in good]
     estimates = check_estimates(measured, mine, workers=workers)
     newest = max(profile.date for profile in measured)
-    estimated = tuple(replace(estimate(*setup, measured=measured), date=newest) for setup in ESTIMATES)
+    error = dict(profile_errors(estimates))
+    estimated = tuple(replace(estimate(*setup, measured=measured), date=newest, error=error) for setup in ESTIMATES)
     return Checked(good, bad, found.unfitted, again, unseen, estimates, estimated)
 
 

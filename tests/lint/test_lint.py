@@ -126,10 +126,10 @@ def test_kv_cache_memory_and_kv_blocks_say_the_same():
 
 def test_a_kv_cache_in_fp8_holds_what_a_run_puts_there():
     """The measured profile ran with an FP8 cache, half the bytes of a BF16 one."""
-    pool = {"model": "gpt-oss-120b", "gpu": "b200-sxm", "tp": 1, "precision": "fp4"}
-    assert select(pool["model"], pool["gpu"], 1, "fp4").kv_precision == "fp8"
+    pool = {"model": "minimax-m2.5", "gpu": "b200-sxm", "tp": 2, "precision": "fp8"}
+    assert select(pool["model"], pool["gpu"], 2, "fp8").kv_precision == "fp8"
     blocks = 500
-    memory = blocks * 16 * model("gpt-oss-120b").kv_bytes_per_token("fp8")
+    memory = blocks * 16 * model("minimax-m2.5").kv_bytes_per_token("fp8") / pool["tp"]  # of each GPU
     by_bytes = message("pools.local.max_model_len", pools={"local": pool | {"kv_cache_memory": memory}})
     assert by_bytes == message("pools.local.max_model_len", pools={"local": pool | {"kv_blocks": blocks}})
 
@@ -182,6 +182,7 @@ def profiled(tmp_path, **changes):
     known = replace(
         select("llama-3.1-70b", "h100-sxm", 4, "fp8"),
         name="mine",
+        kv_blocks=None,
         validity=Validity(max_decode_seqs=16, max_step_tokens=8192, max_context_tokens=4096),
     )
     known.save(tmp_path / "mine.json")

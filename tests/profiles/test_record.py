@@ -23,10 +23,11 @@ def text():
 @pytest.mark.parametrize("name", sorted(profiles()))
 def test_bundled_profiles_say_where_they_are_from(name):
     one = profile(name)
-    assert one.name == name == f"{one.model}.{one.gpu}.tp{one.tp}.{one.precision}"
+    ranks = (f".dp{one.dp}" if one.dp > 1 else "") + (".ep" if one.expert_parallel else "")
+    assert one.name == name == f"{one.model}.{one.gpu}.tp{one.tp}{ranks}.{one.precision}"
     assert one.fitted_on
     assert one.error
-    assert one.engine.startswith("vLLM")
+    assert one.engine.startswith(("vLLM", "llm-d"))
     assert one.uncertainty.terms
     assert all(0 < share < 0.6 for metric, share in one.error.items() if "median" in metric)
 
@@ -141,7 +142,7 @@ def test_matrices_that_are_no_covariance(cov):
 
 
 def test_summary_says_kind_and_error():
-    assert profile(NAME).summary().startswith(f"{NAME} (measured); TPOT 1.3% (p90 6%), TTFT 5.3% (p90 10%); median, ")
+    assert profile(NAME).summary().startswith(f"{NAME} (measured); TPOT 1.1% (p90 3%), TTFT 3.2% (p90 7%); median, ")
 
 
 @pytest.mark.parametrize(
