@@ -40,6 +40,7 @@ class Chunk:
     segment_ptr: NDArray[np.int64] | None = None
     segment_id: NDArray[np.int64] | None = None
     segment_tokens: NDArray[np.int64] | None = None
+    query: NDArray[np.int64] | None = None
 
 
 class Feed:

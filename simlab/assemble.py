@@ -10,11 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simlab import prices, profiles
-from simlab.engine import ApiSpec, ClassSpec, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
+from simlab import policies, prices, profiles
+from simlab.engine import (
+    AnswerCacheSpec,
+    ApiSpec,
+    ClassSpec,
+    GatewaySpec,
+    LimitSpec,
+    PolicySpec,
+    PoolSpec,
+    RuleSpec,
+    StepCoefficients,
+    TokenPrice,
+    WorldSpec,
+)
 from simlab.engine import arrays as codes
 from simlab.errors import InputError, Problem
+from simlab.policies import VersionChange
 from simlab.results import BackendFacts, ProfileFacts, TokenPrices
+from simlab.results.groups import TaskGroups
 from simlab.workload import open_class
 
 if TYPE_CHECKING:
@@ -45,17 +59,35 @@ Overreach = Sequence[tuple[Beyond, ...]]
 
 @dataclass(frozen=True)
 class Backends:
-    """A scenario's backends, ready for the engine.
+    """A scenario's backends, ready for the engine, and what its gateway does.
 
     Args:
-        specs: what the engine builds.
-        facts: what money and words need.
-        profiles: the speed profile of each pool; None for an API, whose latency is stated.
+        specs: pools, APIs, then what only policies use (caches, helpers).
+        facts: of each.
+        profiles: the speed profile of each pool; None for an API, whose latency is stated, and for extras.
+        policies: of each class.
+        rules: routes that are more than weights.
+        caches: of answers.
+        changes: of versions, in order of time.
+        gateway: time-outs, retries and what else holds for all classes.
+        limits: on tasks and calls.
     """
 
     specs: tuple[PoolSpec | ApiSpec, ...]
     facts: tuple[BackendFacts, ...]
     profiles: tuple[Profile | None, ...]
+    policies: tuple[PolicySpec | None, ...]
+    rules: tuple[RuleSpec, ...]
+    caches: tuple[AnswerCacheSpec, ...]
+    changes: tuple[VersionChange, ...]
+    gateway: GatewaySpec
+    groups: tuple[TaskGroups, ...]
+    limits: tuple[LimitSpec, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(facts.name for facts in self.facts)
 
     @property
     def uncertain(self) -> bool:
@@ -108,9 +140,31 @@ def backends(scenario: Scenario) -> Backends:
         problems += [replace(found, where=found.where or scenario.place(found.path)) for found in unknown]
     if problems:
         raise InputError(problems)
-    apis = [(*_api(name, api), None) for name, api in scenario.apis.items()]
-    every = [*pools, *apis]
-    return Backends(*(tuple(column) for column in zip(*every, strict=True)))
+    apis = [(*_api(name, api, scenario), None) for name, api in scenario.apis.items()]
+    both: list[tuple[PoolSpec | ApiSpec, BackendFacts, Profile | None]] = [*pools, *apis]
+    priced = {facts.name: facts.priced for _, facts, _ in both}
+    unknown = [replace(found, where=scenario.place(found.path)) for found in policies.incomparable(scenario, priced)]
+    if unknown:
+        raise InputError(unknown)
+    numbers = policies.model_numbers(scenario)
+    specs = tuple(replace(spec, model=number) for (spec, _, _), number in zip(both, numbers, strict=True))
+    plan = policies.plan(scenario)
+    facts = (*(facts for _, facts, _ in both), *plan.facts)
+    changes = tuple(policies.changes(scenario))
+    ordered_specs = policies.with_fallbacks(scenario, (*specs, *plan.specs), plan.canned)
+    groups = policies.task_groups(scenario)
+    return Backends(
+        specs=ordered_specs,
+        facts=facts,
+        profiles=(*(profile for _, _, profile in both), *(None for _ in plan.facts)),
+        policies=plan.classes,
+        rules=plan.rules,
+        caches=plan.caches,
+        changes=changes,
+        gateway=plan.gateway,
+        groups=groups,
+        limits=plan.limits,
+    )
 
 
 def _unknown_names(name: str, pool: Pool) -> Iterator[Problem]:
@@ -134,28 +188,20 @@ def world(scenario: Scenario, ready: Backends, seed: int, *, log_rows: int = 0) 
     for name, cls in scenario.workload.items():
         stream = open_class(scenario, name, seed)
         assumptions += [f"{name}: {text}" for text in stream.assumptions]
-        classes.append(_class(scenario, name, cls, stream))
-    retry = scenario.gateway.retry
+        classes.append(_class(scenario, name, cls, stream, ready.names))
     spec = WorldSpec(
         classes=classes,
         backends=ready.specs,
         horizon_s=scenario.horizon,
         warmup_s=scenario.warmup,
         window_s=scenario.window_s,
-        gateway=GatewaySpec(
-            timeout_s=scenario.gateway.timeout or math.inf,
-            max_attempts=retry.max_attempts,
-            backoff_s=retry.backoff,
-            backoff_factor=retry.multiplier,
-            max_backoff_s=retry.max_backoff,
-            jitter=retry.jitter,
-            retry_rate_limited="rate_limit" in retry.on,
-            retry_error="error" in retry.on,
-            retry_timed_out="timeout" in retry.on,
-            retry_rejected="reject" in retry.on,
-        ),
+        gateway=ready.gateway,
         seed=seed,
         log_rows=log_rows,
+        policies=ready.policies,
+        rules=ready.rules,
+        caches=ready.caches,
+        limits=ready.limits,
     )
     return spec, assumptions
 
@@ -165,7 +211,9 @@ def _zipf(count: int, exponent: float) -> Sequence[float]:
     return [float(weight) for weight in np.arange(1, count + 1, dtype=np.float64) ** -exponent]
 
 
-def _class(scenario: Scenario, name: str, cls: WorkloadClass, stream: Stream) -> ClassSpec:
+def _class(
+    scenario: Scenario, name: str, cls: WorkloadClass, stream: Stream, backend_names: Sequence[str]
+) -> ClassSpec:
     shares = scenario.route_of(name)
     prefix, sessions = cls.prefix, cls.sessions
     documents = prefix.documents if prefix is not None else None
@@ -180,12 +228,13 @@ def _class(scenario: Scenario, name: str, cls: WorkloadClass, stream: Stream) ->
         joint=None if stream.joint is None else np.column_stack([stream.joint.prompt, stream.joint.output]),
         tenant_weights=_zipf(cls.tenants.count, cls.tenants.skew),
         priority=cls.priority,
-        system_tokens=prefix.system + prefix.template if prefix is not None else 0,
+        system_tokens=(prefix.system + prefix.template if prefix is not None else 0)
+        + (cls.context.policy if cls.context is not None else 0),
         document_tokens=documents.tokens if documents is not None else 0,
         document_weights=_zipf(documents.count, documents.zipf) if documents is not None else (),
         turns=stream.turns,
         max_context=(sessions.max_context or 0) if sessions is not None else 0,
-        route=[shares.get(backend, 0.0) for backend in scenario.backends],
+        route=[shares.get(backend, 0.0) for backend in backend_names],
         slo_ttft_s=limits["ttft"],
         slo_itl_s=limits["itl"],
         slo_e2e_s=limits["e2e"],
@@ -345,6 +394,7 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
         name=name,
         kind="pool",
         model=pool.model,
+        provider="self-hosted",
         gpu=pool.gpu,
         gpus_per_replica=pool.tp,
         usd_per_gpu_hour=usd,
@@ -361,7 +411,7 @@ def _pool(name: str, pool: Pool, ordered: int, scenario: Scenario) -> tuple[Pool
         price_as_of=as_of,
         assumptions=_pool_assumptions(pool, profile, blocks, scenario),
     )
-    return spec, facts, profile
+    return replace(spec, usd_work_s=(usd or 0.0) * pool.tp / 3600.0), facts, profile
 
 
 def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scenario) -> tuple[str, ...]:
@@ -387,11 +437,13 @@ def _pool_assumptions(pool: Pool, profile: Profile, blocks: int, scenario: Scena
     return tuple(found)
 
 
-def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
+def _api(name: str, api: Api, scenario: Scenario) -> tuple[ApiSpec, BackendFacts]:
     tokens, source, as_of, note = _token_prices(api)
     assumptions = ["latencies, limits and errors are as stated in the scenario, not measured here"]
     if note:
         assumptions.append(note)
+    cache, words = policies.prompt_cache(scenario, api)
+    assumptions += words
     spec = ApiSpec(
         ttft=api.ttft.distribution(),
         itl=api.itl.distribution(),
@@ -401,13 +453,18 @@ def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
         rpm=api.rpm or 0.0,
         tpm=api.tpm or 0.0,
         error_probability=api.error_probability,
+        break_probability=api.stream_break_probability,
         cached_ratio=api.cached_input_ratio,
         long_tokens=(tokens.long_threshold_tokens or 0) if tokens is not None else 0,
+        price=TokenPrice() if tokens is None else _per_token(tokens.base),
+        long_price=TokenPrice() if tokens is None else _per_token(tokens.long),
+        prompt_cache=cache,
     )
     facts = BackendFacts(
         name=name,
         kind="api",
         model=api.model,
+        provider=api.provider,
         token_prices=tokens,
         profile=ProfileFacts(name=api.model, kind="stated", error="as written in the scenario"),
         price_source=source,
@@ -417,11 +474,20 @@ def _api(name: str, api: Api) -> tuple[ApiSpec, BackendFacts]:
     return spec, facts
 
 
+def _per_token(usd_per_mtok: tuple[float, float, float, float]) -> TokenPrice:
+    return TokenPrice(*(usd / 1e6 for usd in usd_per_mtok))
+
+
 def _token_prices(api: Api) -> tuple[TokenPrices | None, str, str, str]:
     """Prices of an API: (tokens, source, date, note)."""
     if api.price is not None:
         own = api.price
-        stated = TokenPrices(own.input_usd_per_mtok, own.output_usd_per_mtok, own.cached_input_usd_per_mtok)
+        stated = TokenPrices(
+            own.input_usd_per_mtok,
+            own.output_usd_per_mtok,
+            own.cached_input_usd_per_mtok,
+            cache_write_usd_per_mtok=own.cache_write_usd_per_mtok,
+        )
         return stated, "stated in the scenario", "", ""
     found = prices.api_price(api.provider, api.model, missing_ok=True)
     if found is None:
@@ -434,5 +500,6 @@ def _token_prices(api: Api) -> tuple[TokenPrices | None, str, str, str]:
         found.long_input_usd_per_mtok,
         found.long_cached_input_usd_per_mtok,
         found.long_output_usd_per_mtok,
+        found.cache_write_usd_per_mtok,
     )
     return listed, found.source, found.as_of, found.note

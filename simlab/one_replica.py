@@ -30,6 +30,7 @@ class _Requests:
     segment_ptr: NDArray[np.int64]
     segment_id: NDArray[np.int64]
     segment_tokens: NDArray[np.int64]
+    query: None = None
 
 
 class _Once:

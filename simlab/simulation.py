@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,11 +18,13 @@ import simpy
 from numpy.typing import NDArray
 
 from simlab import assemble
-from simlab.control import Order, operate
+from simlab.control import Order, change_versions, operate
 from simlab.draws.kernel import compiled_before
 from simlab.engine import Engine, PoolSpec
+from simlab.recording import Recorder
 from simlab.results import RequestLog, Result
 from simlab.results import measurements as m
+from simlab.results.counts import COUNTER_DTYPE, LIMIT_DTYPE
 from simlab.results.facts import FIXED, NOTHING, SAMPLED, Outside
 from simlab.results.requestlog import REQUEST_DTYPE
 
@@ -104,7 +107,13 @@ def simulate(
     drawing = pools and calibration == "sampled" and replications > 1
     runs = replications * (2 if drawing else 1)
     with (
-        RequestLog(log, class_names=list(scenario.workload), backend_names=scenario.backends)
+        RequestLog(
+            log,
+            class_names=list(scenario.workload),
+            backends=backends.facts,
+            features=[cls.feature for cls in scenario.workload.values()],
+            groups=backends.groups,
+        )
         if log is not None
         else nullcontext()
     ) as request_log:
@@ -274,6 +283,13 @@ def _replicate(
     ]
     if orders:
         env.process(operate(env, engine, orders))
+    if backends.changes:
+        env.process(change_versions(env, engine, backends.changes))
+    recorder = None
+    if scenario.alerts is not None:
+        tenants = [cls.tenants.count for cls in scenario.workload.values()]
+        recorder = Recorder(engine, backends.facts, tenants, scenario.alerts.window)
+        env.process(recorder.record(env))
     horizon = scenario.horizon
     engine.advance(until=0.0)  # loads the compiled kernels, which should not count as this scenario's work
     began = time.thread_time()
@@ -285,7 +301,12 @@ def _replicate(
     engine.advance(until=horizon)
     engine.settle()
     engine.flush_log()
-    return _Replication(collect(engine, scenario, seed), assumptions, time.thread_time() - began)
+    measured = replace(
+        collect(engine, scenario, backends.names, seed),
+        groups=backends.groups,
+        stream=None if recorder is None else recorder.stream(),
+    )
+    return _Replication(measured, assumptions, time.thread_time() - began)
 
 
 def _reporting(env: simpy.Environment, horizon: float, report: Any) -> Any:
@@ -314,7 +335,7 @@ def _table(source: NDArray[Any], dtype: np.dtype[np.void]) -> NDArray[Any]:
     return table
 
 
-def collect(engine: Engine, scenario: Scenario, seed: int) -> m.Measurements:
+def collect(engine: Engine, scenario: Scenario, backend_names: tuple[str, ...], seed: int) -> m.Measurements:
     """What one replication measured."""
     w = engine.world
     tasks = _table(w.tasks, m.TASK_DTYPE)
@@ -327,7 +348,7 @@ def collect(engine: Engine, scenario: Scenario, seed: int) -> m.Measurements:
         seed=seed,
         class_names=tuple(scenario.workload),
         class_features=tuple(cls.feature for cls in scenario.workload.values()),
-        backend_names=scenario.backends,
+        backend_names=backend_names,
         tenants_of_class=tuple(cls.tenants.count for cls in scenario.workload.values()),
         cells=_table(w.cells, m.CELL_DTYPE),
         tasks=tasks[0],
@@ -340,4 +361,9 @@ def collect(engine: Engine, scenario: Scenario, seed: int) -> m.Measurements:
         window_hist=np.array(w.window_hist),
         replicas=replicas,
         peak_in_flight=int(w.state[0]["peak_in_flight"]),
+        savings=_table(w.savings, m.SAVING_DTYPE),
+        counters=_table(w.counters, COUNTER_DTYPE),
+        limit_names=scenario.gateway.limit_names,
+        limits=_table(w.limits[: len(scenario.gateway.limits)], LIMIT_DTYPE),
+        queue_wait_hist=np.array(w.wait_hist if w.wait_hist.shape[1] > 1 else w.wait_hist[:0, :0]),
     )

@@ -16,7 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.draws import Distribution
-from simlab.engine import ApiSpec, ClassSpec, Engine, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
+from simlab.engine import (
+    AnswerCacheSpec,
+    ApiSpec,
+    ClassSpec,
+    Engine,
+    GatewaySpec,
+    LimitSpec,
+    PolicySpec,
+    PoolSpec,
+    RuleSpec,
+    StepCoefficients,
+    WorldSpec,
+)
 from simlab.engine.arrays import log_dtype
 from simlab.workload import Chunk
 
@@ -85,6 +97,10 @@ class Plan:
     window_s: float = 7.0
     seed: int = 0
     orders: tuple[Order, ...] = ()
+    policies: tuple[PolicySpec | None, ...] = ()
+    rules: tuple[RuleSpec, ...] = ()
+    caches: tuple[AnswerCacheSpec, ...] = ()
+    limits: tuple[LimitSpec, ...] = ()
 
     @property
     def ends(self) -> bool:
@@ -105,6 +121,10 @@ class Plan:
             gateway=self.gateway,
             seed=self.seed,
             log_rows=1 if log else 0,
+            policies=self.policies,
+            rules=self.rules,
+            caches=self.caches,
+            limits=self.limits,
         )
 
 

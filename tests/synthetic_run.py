@@ -41,6 +41,19 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Alerts:
+    least_calls: int = 50
+    tenant_spend: float | None = None
+    call_cost: float | None = None
+    period: float = 604_800.0
+    cache_drop: float | None = None
+    errors: float | None = None
+    refusals: float | None = None
+    baseline: float = 86_400.0
+    spend_sd: float | None = None
+
+
+@dataclass(frozen=True)
 class WorkloadClass:
     slo: Slo | None = None
 
@@ -52,6 +65,7 @@ class Scenario:
     seed: int = 7
     slo: Slo | None = field(default_factory=Slo)
     budget: Budget | None = None
+    alerts: Alerts | None = None
     workload: dict[str, WorkloadClass] = field(
         default_factory=lambda: {"chat": WorkloadClass(), "summaries": WorkloadClass()}
     )
@@ -144,6 +158,8 @@ def measurements(
         "long_prompt_tokens": prompt * long,
         "long_cached_tokens": cached * long,
         "long_output_tokens": np.where(ok, output, 0) * long,
+        "tasks_right": done,
+        "tasks_failed": ~ok,
         "work_s": work,
     }.items():
         np.add.at(cells[name], place, np.asarray(amount, CELL_DTYPE[name]))

@@ -45,6 +45,7 @@ class _Chunk:
     segment_ptr: Ints | None = None
     segment_id: Ints | None = None
     segment_tokens: Ints | None = None
+    query: Ints | None = None
 
 
 class _Once:

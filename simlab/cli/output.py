@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from simlab.report.view import Page
+    from simlab.report.page import Page
     from simlab.simulation import Progress as Report
 
 

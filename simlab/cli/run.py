@@ -30,6 +30,14 @@ def run_command(
         int, typer.Option("--replications", "-r", min=1, help="Independent runs; their spread gives the intervals.")
     ] = 5,
     seed: SeedOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY[,KEY]",
+            help="Also break it down by backend, feature, class, tenant, tier, route, prompt_version, provider, model, "
+            "reason or outcome.",
+        ),
+    ] = None,
     calibration: CalibrationOption = "sampled",
     format_: FormatOption = Format.TABLE,
     out: Annotated[
@@ -47,6 +55,7 @@ def run_command(
     """
     if log_requests and out is None:
         raise typer.BadParameter("needs a folder to write to: add --out DIR", param_hint="--log-requests")
+    keys = keys_of(by)
     from simlab.scenario import load
 
     scenario = load(path, variant=variant, sets=tuple(sets or ()))
@@ -68,8 +77,29 @@ def run_command(
             )
         if staging is not None:
             write_folder(result, staging)
-    from simlab.report.markdown import metrics_csv
+    from simlab.report.markdown import breakdown_csv, metrics_csv
     from simlab.report.view import page
 
-    show(rendered(format_, lambda full: page(result, full=full), result.to_json, lambda: metrics_csv(result)))
+    csv = (lambda: breakdown_csv(result, keys)) if keys else (lambda: metrics_csv(result))
+    show(rendered(format_, lambda full: page(result, full=full, by=keys), result.to_json, csv))
     raise typer.Exit(result.verdict.exit_code)
+
+
+def keys_of(by: str | None) -> list[str]:
+    """The keys of ``--by``, in the order they were given.
+
+    Raises:
+        typer.BadParameter: one that a result cannot be broken down by.
+    """
+    if by is None:
+        return []
+    from simlab.names import nearest
+    from simlab.results.keys import KEYS
+
+    keys = [key.strip().replace("-", "_") for key in by.split(",") if key.strip()]
+    for key in keys:
+        if key not in KEYS:
+            near = nearest(key, KEYS, count=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise typer.BadParameter(f"read {key!r}; {hint}allowed: {', '.join(KEYS)}", param_hint="--by")
+    return list(dict.fromkeys(keys))

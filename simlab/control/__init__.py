@@ -2,5 +2,6 @@
 
 from simlab.control.handle import Handle, Signals
 from simlab.control.operations import Order, operate, start_replica
+from simlab.control.versions import change_versions
 
-__all__ = ["Handle", "Order", "Signals", "operate", "start_replica"]
+__all__ = ["Handle", "Order", "Signals", "change_versions", "operate", "start_replica"]

@@ -48,6 +48,9 @@ class Handle(Protocol):
     def set_route(self, cls: int, weights: Sequence[float]) -> None:
         """Sends a class to the backends by these weights."""
 
+    def set_versions(self, cls: int, prompt: int, model: int, corpus: int) -> None:
+        """Puts versions of a class's prompt, model and corpus into force."""
+
     def replicas(self, pool: int) -> list[int]:
         """Numbers of the pool's serving replicas."""
 

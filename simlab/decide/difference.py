@@ -13,12 +13,13 @@ from simlab.results.metrics import METRICS, resolution
 BETTER, WORSE, MORE, LESS, SAME, UNKNOWN = "better", "worse", "more", "less", "no change", "unknown"
 
 _MORE_IS_BETTER = frozenset(
-    {"succeeded", "success_ratio", "slo_ratio", "goodput_rps", "throughput_rps", "prefix_hit_ratio"}
+    {"succeeded", "success_ratio", "slo_ratio", "goodput_rps", "throughput_rps", "prefix_hit_ratio", "cache_saved_usd"}
 )
 _LESS_IS_BETTER = frozenset(
     {
         *("failed", "in_flight", "error_ratio", "retries", "rate_limited", "timed_out", "rejected", "preemptions"),
         *("cost_usd", "cost_usd_per_month", "cost_per_success_usd", "usd_per_mtok", "usd_per_output_mtok", "idle_usd"),
+        *("waste_usd", "retry_usd"),
         *(name for name, metric in METRICS.items() if metric.unit == "s"),
         "waiting_mean",
     }

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
 
@@ -71,12 +71,30 @@ def compiled_before() -> bool:
     return numba.config.DISABLE_JIT or any(CACHE_FOLDER.glob("**/loop.run-*.nbi"))
 
 
+def _once(dispatcher: Any) -> Any:
+    """The same function, compiled once for integers and not again for each constant it is called with.
+
+    numba types a constant argument as that one number, so that a kernel called with five outcomes is compiled five
+    times, and everything that calls those as well; that made up two thirds of the time to compile the engine.
+    """
+    if numba.config.DISABLE_JIT:
+        return dispatcher  # the plain function itself
+    template = dispatcher.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        plain = {name: numba.types.unliteral(value) for name, value in kws.items()}
+        return template(tuple(numba.types.unliteral(value) for value in args), plain)
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compiles a plain scalar function on first call and keeps the machine code in `CACHE_FOLDER`.
 
     It runs without Python's lock, so that runs in several threads share no more than the memory's speed.
     """
-    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    compiled: Callable[P, R] = _once(numba.njit(cache=True, error_model="numpy", nogil=True)(function))
     return compiled
 
 
@@ -85,5 +103,5 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
     numba's calls pass a status and a return pointer; without them the event loop is a fifth faster.
     """
-    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", forceinline=True)(function)
+    compiled: Callable[P, R] = _once(numba.njit(cache=True, error_model="numpy", forceinline=True)(function))
     return compiled

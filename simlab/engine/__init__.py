@@ -1,15 +1,40 @@
 """The fast world: one compiled event loop over record arrays."""
 
 from simlab.engine.engine import Engine, PoolSignals
-from simlab.engine.spec import ApiSpec, ClassSpec, GatewaySpec, PoolSpec, StepCoefficients, WorldSpec
+from simlab.engine.limit_spec import CapSpec, ContextSpec, LimitSpec
+from simlab.engine.spec import (
+    QUALITY_POINTS,
+    AnswerCacheSpec,
+    ApiSpec,
+    ChoiceSpec,
+    ClassSpec,
+    GatewaySpec,
+    PolicySpec,
+    PoolSpec,
+    PromptCacheSpec,
+    RuleSpec,
+    StepCoefficients,
+    TokenPrice,
+    WorldSpec,
+)
 
 __all__ = [
+    "QUALITY_POINTS",
+    "AnswerCacheSpec",
     "ApiSpec",
+    "CapSpec",
+    "ChoiceSpec",
     "ClassSpec",
+    "ContextSpec",
     "Engine",
     "GatewaySpec",
+    "LimitSpec",
+    "PolicySpec",
     "PoolSignals",
     "PoolSpec",
+    "PromptCacheSpec",
+    "RuleSpec",
     "StepCoefficients",
+    "TokenPrice",
     "WorldSpec",
 ]

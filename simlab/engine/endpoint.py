@@ -7,6 +7,7 @@ from simlab.draws.distribution import draw
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     ERROR,
+    FOR_BREAK,
     FOR_ERROR,
     FOR_ITL,
     FOR_TTFT,
@@ -18,12 +19,13 @@ from simlab.engine.arrays import (
     T_API_DONE,
 )
 from simlab.engine.heaps import push_timer
+from simlab.engine.hook import PROMPT, policy
 from simlab.engine.world import World, backends_of, dists_of, slots_of, tables_of
 
 
 @kernel
 def _limited(w: World, b: int, slot: int, t: float) -> bool:
-    """Takes the request from the endpoint's token buckets; True if a limit answers 429.
+    """Takes the request from the endpoint's token buckets; True if a limit answers 429, and after how long to retry.
 
     Each bucket holds one minute's worth (one request at least) and refills evenly. Tokens are the prompt's and the
     answer's.
@@ -36,10 +38,12 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
     if be.rpm > 0.0:
         be.rpm_level = min(max(be.rpm, 1.0), be.rpm_level + dt * be.rpm / 60.0)
         if be.rpm_level < 1.0:
+            be.retry_after_s = (1.0 - be.rpm_level) * 60.0 / be.rpm
             return True
     if be.tpm > 0.0:
         be.tpm_level = min(be.tpm, be.tpm_level + dt * be.tpm / 60.0)
         if be.tpm_level < tokens:
+            be.retry_after_s = (min(tokens, be.tpm) - be.tpm_level) * 60.0 / be.tpm
             return True
         be.tpm_level -= tokens
     if be.rpm > 0.0:
@@ -56,14 +60,22 @@ def _start(w: World, b: int, slot: int, t: float) -> None:
     s.state = ON_API
     attempt = 64 * s.attempt
     ttft = draw(dists_of(w), tables_of(w), be.ttft, uniform(key(s.task, FOR_TTFT + attempt)))
-    s.first_s = t + ttft + be.ttft_per_token_s * s.prompt
-    itl = draw(dists_of(w), tables_of(w), be.itl, uniform(key(s.task, FOR_ITL + attempt)))
+    read = s.cached if be.prompt_store != NONE else 0
+    s.first_s = t + (ttft + be.ttft_per_token_s * (s.prompt - read)) * be.slowdown
+    itl = be.slowdown * draw(dists_of(w), tables_of(w), be.itl, uniform(key(s.task, FOR_ITL + attempt)))
     s.last_s = itl
     end = s.first_s + itl * (s.output - 1)
     s.sched = OK
     if be.error_probability > 0.0 and uniform(key(s.task, FOR_ERROR + attempt)) < be.error_probability:
         s.sched = ERROR
         end = s.first_s
+    elif be.break_probability > 0.0 and s.output > 1:
+        u = uniform(key(s.task, FOR_BREAK + attempt))
+        if u < be.break_probability:
+            # What is left of the draw says after which token the stream breaks off.
+            s.sched = ERROR
+            s.out_done = 1 + int(u / be.break_probability * (s.output - 1))
+            end = s.first_s + itl * (s.out_done - 1)
     push_timer(w, end, slot, T_API_DONE)
 
 
@@ -74,14 +86,18 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     s = slots_of(w)[slot]
     full = be.concurrency > 0 and be.in_flight >= be.concurrency
     if full and be.reject_full == 1:
+        be.retry_after_s = 0.0
         return RATE_LIMITED
     if (be.rpm > 0.0 or be.tpm > 0.0) and _limited(w, b, slot, t):
         return RATE_LIMITED
     s.cached = int(be.cached_ratio * s.seg_tokens)
+    if be.prompt_store != NONE:
+        policy(w, PROMPT, slot, t, b, 0, 0)
     if not full:
         _start(w, b, slot, t)
         return OK
     s.state = QUEUED_API
+    be.queued += 1
     s.prev = be.queue_tail
     s.next = NONE
     if be.queue_tail == NONE:
@@ -99,6 +115,7 @@ def hang_up(w: World, slot: int, t: float) -> int:
     b = s.backend
     be = backends_of(w)[b]
     if s.state == QUEUED_API:
+        be.queued -= 1
         if s.prev == NONE:
             be.queue_head = s.next
         else:
@@ -116,6 +133,7 @@ def hang_up(w: World, slot: int, t: float) -> int:
             generated = min(s.output, int((t - s.first_s) / s.last_s * (1.0 + 1e-12)) + 1)
     if be.queue_head != NONE:
         first = be.queue_head
+        be.queued -= 1
         be.queue_head = slots_of(w)[first].next
         if be.queue_head == NONE:
             be.queue_tail = NONE

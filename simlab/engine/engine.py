@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simlab.draws import Distribution
-from simlab.draws.distribution import pack
+from simlab.draws.counter import key
 from simlab.engine import arrays as a
-from simlab.engine import loop
-from simlab.engine.meters import COARSE, HIST_BUCKETS, book_replicas
-from simlab.engine.spec import ApiSpec, Chunk, ClassSpec, PoolSpec, WorldSpec
+from simlab.engine import hook, loop
+from simlab.engine.build import FIRST_SEGMENTS, LOG_ROWS, build, cumulative
+from simlab.engine.meters import book_replicas
+from simlab.engine.spec import Chunk, ClassSpec, PoolSpec, WorldSpec
+from simlab.engine.stores import rehash
 from simlab.engine.world import World, handle, pointers
-
-_FIRST_SLOTS = 1024
-_FIRST_SEGMENTS = 4096
-_SYSTEM_ID = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -44,42 +40,6 @@ class PoolSignals:
     kv_used: float
 
 
-def alias_table(weights: Sequence[float]) -> list[float]:
-    """(threshold, alias) pairs of Vose's alias method (1991) for drawing index i with probability ~ weights[i]."""
-    n = len(weights)
-    total = math.fsum(weights)
-    scaled = [w * n / total for w in weights]
-    pairs = [(1.0, float(i)) for i in range(n)]
-    small = [i for i in range(n) if scaled[i] < 1.0]
-    large = [i for i in range(n) if scaled[i] >= 1.0]
-    while small and large:
-        low, high = small.pop(), large[-1]
-        pairs[low] = (scaled[low], float(high))
-        scaled[high] -= 1.0 - scaled[low]
-        if scaled[high] < 1.0:
-            small.append(large.pop())
-    return [number for pair in pairs for number in pair]
-
-
-class _Packer:
-    """Collects distributions and tables and remembers where each landed."""
-
-    def __init__(self) -> None:
-        self.distributions: list[Distribution] = []
-        self.extra: list[float] = []
-
-    def distribution(self, d: Distribution | None) -> int:
-        if d is None:
-            return a.NONE
-        self.distributions.append(d)
-        return len(self.distributions) - 1
-
-    def table(self, numbers: Sequence[float]) -> int:
-        at = len(self.extra)
-        self.extra.extend(numbers)
-        return at
-
-
 class Engine:
     """One world in motion. Times are in seconds since the start of the run.
 
@@ -91,7 +51,9 @@ class Engine:
     def __init__(self, spec: WorldSpec, on_log: Callable[[NDArray[Any]], None] | None = None) -> None:
         self._spec = spec
         self._on_log = on_log
-        self._own(_build(spec))
+        self._own(build(spec))
+        if self._w.policies["used"].any() or (self._w.backends["prompt_store"] != a.NONE).any():
+            self._w.gateway["policy"] = hook.address()
         for c, cls in enumerate(spec.classes):
             if cls.feed is None:
                 self._w.classes[c]["feed_done"] = 1
@@ -132,6 +94,8 @@ class Engine:
                 self._own(self._w._replace(timers=a.grown(self._w.timers, 2 * len(self._w.timers))))
             elif why == a.GROW_SEGMENTS:
                 self._own(self._w._replace(segs=a.grown(self._w.segs, 2 * len(self._w.segs))))
+            elif why == a.GROW_ENTRIES:
+                self._grow_entries()
             else:
                 self.flush_log()
 
@@ -175,7 +139,19 @@ class Engine:
 
     def set_route(self, cls: int, weights: Sequence[float]) -> None:
         """Sends class ``cls`` to the backends by these weights from now on."""
-        self._w.routes[cls] = _cumulative(weights)
+        self._w.routes[cls] = cumulative(weights)
+
+    def set_versions(self, cls: int, prompt: int, model: int, corpus: int) -> None:
+        """From now on requests of class ``cls`` run under these versions of its prompt, its model and its corpus.
+
+        A prompt of another version shares no beginning with those before it.
+        """
+        record = self._w.classes[cls]
+        first = self._spec.classes[cls]
+        content = cls if first.content is None else first.content
+        same = prompt == first.versions[0]
+        record["content"] = content if same else int(key(content, prompt + 1) >> np.uint64(2))
+        record["prompt_version"], record["model_version"], record["corpus_version"] = prompt, model, corpus
 
     # Signals.
 
@@ -211,11 +187,21 @@ class Engine:
         w = self._w
         size = len(w.slots) + n
         w = w._replace(slots=a.grown(w.slots, size))
+        if len(w.tickets) > 1:
+            w = w._replace(tickets=a.grown(w.tickets, size))
         if len(w.timers) < 2 * size:
             w = w._replace(timers=a.grown(w.timers, 2 * size))
-        if len(w.log) > 1 and len(w.log) < 2 * size + 16:
-            w = w._replace(log=a.grown(w.log, 2 * size + 16))
+        if len(w.log) > 1 and len(w.log) < LOG_ROWS * size:
+            w = w._replace(log=a.grown(w.log, LOG_ROWS * size))
         self._own(w)
+
+    def _grow_entries(self) -> None:
+        """Makes room for twice as many entries of stores, and for what one event can add."""
+        w = self._w
+        need = int(w.state[0]["n_entries"] + w.state[0]["entry_room"] * w.state[0]["longest_chain"])
+        size = 2 * max(len(w.entries), 1 << need.bit_length() - 1)
+        self._own(w._replace(entries=a.grown(w.entries, size), entry_heads=np.full(size, a.NONE, np.int64)))
+        rehash(self._p)
 
     def _refill(self, c: int) -> None:
         cls = self._spec.classes[c]
@@ -246,6 +232,11 @@ class Engine:
             w.feed_len[c, :n, 1] = chunk.output_tokens
         elif cls.users:
             raise ValueError("the feed of a closed loop brings lengths")
+        record["asked"] = chunk.query is not None
+        if chunk.query is not None:
+            if w.feed_query.shape[1] < n:
+                w = w._replace(feed_query=_wider(w.feed_query, n))
+            w.feed_query[c, :n] = chunk.query
         if cls.segmented:
             record["segmented"] = chunk.segment_ptr is not None
         if cls.segmented and chunk.segment_ptr is not None:
@@ -260,7 +251,8 @@ class Engine:
             w.feed_seg[c, :m, 0] = chunk.segment_id
             w.feed_seg[c, :m, 1] = chunk.segment_tokens
             per_request = int(np.diff(chunk.segment_ptr).max(initial=0))
-            room = _FIRST_SEGMENTS + 2 * per_request
+            w.state["longest_chain"] = max(per_request, int(w.state[0]["longest_chain"]))
+            room = FIRST_SEGMENTS + 2 * per_request
             if len(w.segs) < room:
                 w = w._replace(segs=a.grown(w.segs, room))
         self._own(w)
@@ -271,176 +263,3 @@ def _wider(array: NDArray[Any], n: int) -> NDArray[Any]:
     wide = np.zeros(shape, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide
-
-
-def _cumulative(weights: Sequence[float]) -> NDArray[np.float64]:
-    shares = np.cumsum(np.asarray(weights, np.float64))
-    return np.asarray(shares / shares[-1], np.float64)
-
-
-def _build(spec: WorldSpec) -> World:
-    packer = _Packer()
-    classes, tenants = _classes(spec, packer)
-    backends, reps = _backends(spec, packer)
-    packed, tables = pack(packer.distributions)
-    # The packer's own tables go in front, so the distributions' move up.
-    packed["offset"] += len(packer.extra)
-    dists = a.records(len(packed), packed.dtype)
-    dists[:] = packed
-    pools = [p for p in spec.backends if isinstance(p, PoolSpec)]
-    joint = [cls.joint for cls in spec.classes if cls.joint is not None]
-    n_classes, n_backends = len(spec.classes), len(spec.backends)
-    n_windows = max(1, math.ceil(spec.horizon_s / spec.window_s - 1e-9))
-    state = a.records(1, a.state_dtype)
-    for name in ("free_slot", "timeout_head", "timeout_tail", "free_seg", "free_ref", "arrival_cls", "need_cls"):
-        state[name] = a.NONE
-    state["seed"] = spec.seed
-    state["warmup_s"], state["window_s"] = spec.warmup_s, spec.window_s
-    state["arrival_t"] = math.inf
-    state["window_end"] = spec.window_s if n_windows > 1 else math.inf
-    gateway = a.records(1, a.gateway_dtype)
-    for name in a.gateway_dtype.names or ():
-        gateway[name] = getattr(spec.gateway, name)
-    cells = a.records(len(tenants) * n_backends, a.cell_dtype)
-    for name in ("cls", "tenant"):
-        cells[name] = np.repeat(tenants[name], n_backends)
-    cells["backend"] = np.tile(np.arange(n_backends), len(tenants))
-    blocks, buckets, refs = _kv_arrays(spec, reps)
-    return World(
-        state=state,
-        gateway=gateway,
-        classes=classes,
-        backends=backends,
-        routes=np.array([_cumulative(cls.route) for cls in spec.classes]),
-        dists=dists,
-        tables=np.concatenate([np.array(packer.extra, np.float64), tables]),
-        joint=np.concatenate(joint).astype(np.int64) if joint else np.zeros((1, 2), np.int64),
-        reps=reps,
-        rep_heap=np.zeros(len(reps), np.int64),
-        finish=a.records((len(reps), max((p.max_num_seqs for p in pools), default=1)), a.finish_dtype),
-        phases=np.zeros((len(reps), max((p.block_size for p in pools), default=1)), np.int64),
-        decode_cls=np.zeros((len(reps), n_classes), np.int64),
-        slots=a.records(_FIRST_SLOTS, a.slot_dtype),
-        timers=a.records(2 * _FIRST_SLOTS + 16, a.timer_dtype),
-        segs=a.records(_FIRST_SEGMENTS, a.segment_dtype),
-        refs=refs,
-        blocks=blocks,
-        buckets=buckets,
-        found=np.zeros(max((p.kv_blocks for p in pools), default=1), np.int64),
-        feed_t=np.zeros((n_classes, 1)),
-        feed_len=np.zeros((n_classes, 1, 2), np.int64),
-        feed_ptr=np.zeros((n_classes, 1), np.int64),
-        feed_seg=np.zeros((n_classes, 1, 2), np.int64),
-        cells=cells,
-        tasks=a.records((2, n_classes), a.task_dtype),
-        tenants=tenants,
-        hist=np.zeros((4, n_classes, n_backends, HIST_BUCKETS), np.int64),
-        hist_sum=np.zeros((4, n_classes, n_backends)),
-        hist_count=np.zeros((4, n_classes, n_backends), np.int64),
-        windows=a.records((n_windows, n_backends), a.window_dtype),
-        window_hist=np.zeros((n_windows, 2, HIST_BUCKETS // COARSE), np.int64),
-        log=a.records(max(1, spec.log_rows, 2 * _FIRST_SLOTS + 16 if spec.log_rows else 1), a.log_dtype),
-    )
-
-
-def _classes(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[Any]]:
-    records = a.records(len(spec.classes), a.class_dtype)
-    tenants = a.records(sum(len(cls.tenant_weights) for cls in spec.classes), a.tenant_dtype)
-    tenant_base = joint_at = 0
-    for c, cls in enumerate(spec.classes):
-        record = records[c]
-        for name in ("users", "max_context", "system_tokens", "document_tokens"):
-            record[name] = getattr(cls, name)
-        for name in ("think", "prompt", "output", "turns"):
-            record[name] = packer.distribution(getattr(cls, name))
-        for name in ("slo_ttft_s", "slo_itl_s", "slo_e2e_s"):
-            record[name] = getattr(cls, name)
-        record["prio"] = cls.priority
-        record["stream"] = c + 1
-        record["content"] = c if cls.content is None else cls.content
-        record["system_id"] = _SYSTEM_ID + c
-        record["segmented"] = cls.segmented or bool(
-            cls.system_tokens or len(cls.document_weights) or cls.turns is not None
-        )
-        if cls.joint is not None:
-            record["joint_at"], record["joint_n"] = joint_at, len(cls.joint)
-            joint_at += len(cls.joint)
-        n = len(cls.tenant_weights)
-        record["tenants"] = n
-        record["tenant_alias_at"] = packer.table(alias_table(cls.tenant_weights))
-        record["documents"] = len(cls.document_weights)
-        if len(cls.document_weights):
-            record["document_alias_at"] = packer.table(alias_table(cls.document_weights))
-        record["tenant_base"] = tenant_base
-        record["cell_base"] = tenant_base * len(spec.backends)
-        tenants["cls"][tenant_base : tenant_base + n] = c
-        tenants["tenant"][tenant_base : tenant_base + n] = np.arange(n)
-        tenant_base += n
-    return records, tenants
-
-
-def _backends(spec: WorldSpec, packer: _Packer) -> tuple[NDArray[Any], NDArray[Any]]:
-    records = a.records(len(spec.backends), a.backend_dtype)
-    n_reps = 0
-    for b, backend in enumerate(spec.backends):
-        record = records[b]
-        for name in ("rep_head", "queue_head", "queue_tail", "ttft", "itl"):
-            record[name] = a.NONE
-        if isinstance(backend, ApiSpec):
-            record["kind"] = a.API
-            record["ttft"] = packer.distribution(backend.ttft)
-            record["itl"] = packer.distribution(backend.itl)
-            record["ttft_per_token_s"] = backend.ttft_per_token_s
-            record["concurrency"], record["reject_full"] = backend.concurrency, backend.reject_full
-            record["rpm"], record["rpm_level"] = backend.rpm, max(backend.rpm, 1.0)
-            record["tpm"] = record["tpm_level"] = backend.tpm
-            for name in ("error_probability", "cached_ratio", "long_tokens"):
-                record[name] = getattr(backend, name)
-            continue
-        n_reps += max(backend.max_replicas, backend.replicas)
-        step = backend.step
-        record["kind"] = a.POOL
-        for name in ("dispatch", "priority", "max_num_seqs", "block_size", "kv_blocks", "max_model_len", "overhead_s",
-                     "work_prefill_s", "work_decode_s", "known_seqs", "known_tokens", "known_context"):
-            record[name] = getattr(backend, name)
-        for name in ("base_s", "prefill_token_s", "decode_seq_s", "decode_context_s", "prefill_context_s",
-                     "attention_s", "prefill_seq_s"):
-            record[name] = getattr(step, name)
-        record["budget"] = backend.max_num_batched_tokens
-        record["caching"] = backend.prefix_caching
-        record["knots_n"] = len(step.knots)
-        record["knots_at"] = packer.table([number for knot in step.knots for number in knot])
-        record["prefill_knots_n"] = len(step.prefill_knots)
-        record["prefill_knots_at"] = packer.table([number for knot in step.prefill_knots for number in knot])
-    return records, a.records(max(1, n_reps), a.replica_dtype)
-
-
-def _kv_arrays(
-    spec: WorldSpec, reps: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
-    """Block records, hash heads and holds, sized for the most there can be; untouched memory is never committed."""
-    shared = any(cls.segmented or cls.system_tokens or len(cls.document_weights) or cls.turns for cls in spec.classes)
-    reps["backend"] = a.NONE
-    r = n_blocks = n_buckets = n_refs = 0
-    for b, pool in enumerate(spec.backends):
-        if not isinstance(pool, PoolSpec):
-            continue
-        buckets = 1 << (2 * pool.kv_blocks - 1).bit_length() if shared and pool.prefix_caching else 1
-        for _ in range(max(pool.max_replicas, pool.replicas)):
-            rep = reps[r]
-            rep["backend"] = b
-            r += 1
-            rep["block_at"] = n_blocks
-            rep["run_at"] = n_blocks + pool.kv_blocks
-            rep["bucket_at"], rep["buckets"] = n_buckets, buckets
-            n_blocks += 2 * pool.kv_blocks if pool.prefix_caching else 1
-            n_buckets += buckets
-            if shared and pool.prefix_caching:
-                longest = min(pool.max_model_len // pool.block_size + 1, pool.kv_blocks)
-                n_refs += longest * pool.max_num_seqs
-    return (
-        a.records(max(1, n_blocks), a.block_dtype),
-        np.full(max(1, n_buckets), a.NONE, np.int64),
-        a.records(max(1, n_refs), a.ref_dtype),
-    )
-

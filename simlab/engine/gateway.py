@@ -1,7 +1,8 @@
 """The gateway: route an attempt, time it out, retry it, end the task.
 
-This is the whole gateway for now: weighted routes by class, one time-out, one retry policy. Policies to come (caches,
-cascades, quotas, fallback chains) belong here, each a module of its own that `start_attempt` and `end_attempt` consult.
+A class without policies has weighted routes, one time-out and one retry policy, all of it here. Whatever else a gateway
+can do is asked of `simlab.engine.policy`: in `simlab.engine.intake` before the first attempt and in
+`simlab.engine.outcome` after each.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import math
 from simlab.draws.counter import key, uniform
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
-    BACKOFF,
     ERROR,
-    FOR_JITTER,
     FOR_ROUTE,
     NONE,
     OK,
@@ -22,56 +21,33 @@ from simlab.engine.arrays import (
     QUEUED_API,
     RATE_LIMITED,
     REJECTED,
-    T_RETRY,
     TIMED_OUT,
 )
 from simlab.engine.dispatch import choose_replica
 from simlab.engine.endpoint import call, hang_up
-from simlab.engine.heaps import push_timer
+from simlab.engine.hook import AIM, ARM, LET_GO, PASSES, RECEIVE, SETTLE, policy
 from simlab.engine.kvcache import blocks_for
 from simlab.engine.lockstep import output_tokens
 from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task
 from simlab.engine.replica import abort, enqueue
+from simlab.engine.retry import back_off, retries
 from simlab.engine.tasks import leave
-from simlab.engine.world import World, backends_of, gateway_of, routes_of, slots_of, state_of, windows_of
-
-
-@kernel
-def _watch(w: World, slot: int) -> None:
-    """Puts the attempt at the end of the list of those that can time out (all have the same time-out)."""
-    state = state_of(w)
-    s = slots_of(w)[slot]
-    s.tprev = state.timeout_tail
-    s.tnext = NONE
-    if state.timeout_tail == NONE:
-        state.timeout_head = slot
-    else:
-        slots_of(w)[state.timeout_tail].tnext = slot
-    state.timeout_tail = slot
-    s.link = 1
-
-
-@inlined
-def unwatch(w: World, slot: int) -> None:
-    """Takes the attempt off the time-out list, if it is on it."""
-    state = state_of(w)
-    s = slots_of(w)[slot]
-    if s.link == 0:
-        return
-    s.link = 0
-    if s.tprev == NONE:
-        state.timeout_head = s.tnext
-    else:
-        slots_of(w)[s.tprev].tnext = s.tnext
-    if s.tnext == NONE:
-        state.timeout_tail = s.tprev
-    else:
-        slots_of(w)[s.tnext].tprev = s.tprev
+from simlab.engine.watch import unwatch, watch
+from simlab.engine.world import (
+    World,
+    backends_of,
+    gateway_of,
+    policies_of,
+    routes_of,
+    slots_of,
+    state_of,
+    windows_of,
+)
 
 
 @inlined
 def _route(w: World, slot: int) -> int:
-    """Draws a backend by the weights of the class's route; a retry draws again."""
+    """The backend drawn by the weights of the class's route; a retry draws again."""
     s = slots_of(w)[slot]
     last = len(backends_of(w)) - 1
     if routes_of(w)[s.cls, 0] >= 1.0 or last == 0:
@@ -83,16 +59,31 @@ def _route(w: World, slot: int) -> int:
     return b
 
 
+@inlined
+def enter(w: World, slot: int, t: float) -> None:
+    """A task reaches the gateway."""
+    if policies_of(w)[slots_of(w)[slot].cls].used == 1 and policy(w, RECEIVE, slot, t, 0, 0, 0) == 0:
+        return
+    start_attempt(w, slot, t)
+
+
 @kernel
 def start_attempt(w: World, slot: int, t: float) -> None:
     """Makes one call to a backend for the task."""
     s = slots_of(w)[slot]
-    b = _route(w, slot)
+    used = policies_of(w)[s.cls].used == 1
+    if used:
+        b = policy(w, AIM, slot, t, 0, 0, 0)
+        if b == NONE:
+            return
+    else:
+        b = _route(w, slot)
     be = backends_of(w)[b]
     s.backend = b
     s.started_s = t
     s.first_s = math.inf
     s.cached = 0
+    s.written = 0
     s.preempts = 0
     s.prefilled = 0
     s.ctx_work = 0.0
@@ -100,6 +91,11 @@ def start_attempt(w: World, slot: int, t: float) -> None:
     s.heap_pos = NONE
     if s.attempt == 0:
         windows_of(w)[state_of(w).window, b].arrived += 1
+    if used:
+        refusal = policy(w, PASSES, slot, t, b, 0, 0)
+        if refusal != OK:
+            end_attempt(w, slot, t, refusal, 0, False)
+            return
     if be.kind == POOL:
         tokens = s.prompt + s.output
         if tokens > be.max_model_len or blocks_for(tokens - 1, be.block_size) > be.kv_blocks - 1:
@@ -115,40 +111,25 @@ def start_attempt(w: World, slot: int, t: float) -> None:
         end_attempt(w, slot, t, RATE_LIMITED, 0, False)
         return
     if gateway_of(w).timeout_s < math.inf:
-        _watch(w, slot)
-
-
-@kernel
-def _retries(w: World, slot: int, outcome: int) -> bool:
-    """Whether the retry policy tries again after this outcome."""
-    g = gateway_of(w)
-    if slots_of(w)[slot].attempt + 1 >= g.max_attempts:
-        return False
-    if outcome == RATE_LIMITED:
-        return g.retry_rate_limited == 1
-    if outcome == ERROR:
-        return g.retry_error == 1
-    if outcome == TIMED_OUT:
-        return g.retry_timed_out == 1
-    return g.retry_rejected == 1
+        watch(w, slot)
+    if used:
+        policy(w, ARM, slot, t, 0, 0, 0)
 
 
 @kernel
 def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, billed: bool) -> None:
     """Books an attempt that is over, then retries after a backoff or ends the task."""
     unwatch(w, slot)
-    meter_attempt(w, slot, t, outcome, generated, billed)
     s = slots_of(w)[slot]
-    s.gen += 1
-    if outcome != OK and _retries(w, slot, outcome):
-        g = gateway_of(w)
-        wait = min(g.max_backoff_s, g.backoff_s * g.backoff_factor**s.attempt)
-        wait *= 1.0 - g.jitter * uniform(key(s.task, FOR_JITTER + 64 * s.attempt))
-        s.attempt += 1
-        s.state = BACKOFF
-        push_timer(w, t + wait, slot, T_RETRY)
+    if policies_of(w)[s.cls].used == 1:
+        policy(w, SETTLE, slot, t, outcome, generated, 1 if billed else 0)
         return
-    meter_task(w, slot, t, outcome == OK)
+    meter_attempt(w, slot, t, outcome, generated, billed)
+    s.gen += 1
+    if outcome != OK and retries(w, slot, outcome):
+        back_off(w, slot, t)
+        return
+    meter_task(w, slot, t, outcome == OK, True)
     leave(w, slot, t, outcome == OK)
 
 
@@ -162,7 +143,9 @@ def api_done(w: World, slot: int, t: float) -> None:
     generated = hang_up(w, slot, t)
     if outcome == OK:
         generated = s.output
-    end_attempt(w, slot, t, outcome, generated, outcome == OK)
+    elif s.out_done > 0:
+        generated = s.out_done  # the stream broke off
+    end_attempt(w, slot, t, outcome, generated, generated > 0)
 
 
 @inlined
@@ -177,11 +160,14 @@ def time_out(w: World, slot: int, t: float) -> None:
     """The gateway gives an attempt up. A replica drops it at the end of its running step; what was made is paid for."""
     s = slots_of(w)[slot]
     unwatch(w, slot)
+    used = policies_of(w)[s.cls].used == 1
+    if used and gateway_of(w).abort == 0 and policy(w, LET_GO, slot, t, 0, 0, 0) == 1:
+        return
     if s.state == ON_API or s.state == QUEUED_API:
         called = s.state == ON_API
         generated = hang_up(w, slot, t)
         end_attempt(w, slot, t, TIMED_OUT, generated, called)
         return
-    keep = 1 if _retries(w, slot, TIMED_OUT) else 0
+    keep = 1 if not used and retries(w, slot, TIMED_OUT) else 0
     if abort(w, s.replica, slot, t, keep):
         end_attempt(w, slot, t, TIMED_OUT, output_tokens(w, slot), True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from simlab.draws.kernel import inlined
-from simlab.engine.arrays import NONE
+from simlab.engine.arrays import NONE, T_ATTEMPTS
 from simlab.engine.world import World, finish_of, rep_heap_of, reps_of, slots_of, state_of, timers_of
 
 
 @inlined
 def push_timer(w: World, t: float, slot: int, kind: int) -> None:
-    """Sets a timer for a slot; it is stale once the slot's ``gen`` has moved on."""
+    """Sets a timer for a slot; it is stale once the attempt (or, by its kind, the task) is over."""
     state = state_of(w)
     timers = timers_of(w)
     i = state.n_timers
@@ -23,7 +23,7 @@ def push_timer(w: World, t: float, slot: int, kind: int) -> None:
     timer = timers[i]
     timer.t = t
     timer.slot = slot
-    timer.gen = slots_of(w)[slot].gen
+    timer.gen = slots_of(w)[slot].gen if kind < T_ATTEMPTS else slots_of(w)[slot].life
     timer.kind = kind
 
 

@@ -12,6 +12,7 @@ from simlab.engine.arrays import (
     DONE,
     DRAINING,
     ERROR,
+    GROW_ENTRIES,
     GROW_SEGMENTS,
     GROW_SLOTS,
     GROW_TIMERS,
@@ -23,14 +24,18 @@ from simlab.engine.arrays import (
     STARTING,
     STOPPED,
     T_API_DONE,
+    T_ATTEMPTS,
+    T_CALL,
+    T_NEXT,
     T_RETRY,
     TIME_EPS_S,
     TIMED_OUT,
     UP,
     WAITING,
 )
-from simlab.engine.gateway import api_done, end_attempt, replica_done, start_attempt, time_out
+from simlab.engine.gateway import api_done, end_attempt, enter, replica_done, start_attempt, time_out
 from simlab.engine.heaps import pop_timer, set_event
+from simlab.engine.hook import TIMER, policy
 from simlab.engine.kvcache import clear
 from simlab.engine.meters import account, close_window
 from simlab.engine.replica import advance, drop_running, pop_finished
@@ -41,6 +46,7 @@ from simlab.engine.world import (
     World,
     backends_of,
     classes_of,
+    entries_of,
     feed_ptr_of,
     feed_t_of,
     gateway_of,
@@ -53,6 +59,9 @@ from simlab.engine.world import (
     timers_of,
 )
 
+_CLONES = 8
+"""Slots kept for extra calls: more than one event can make."""
+
 _BEFORE_ANY_TURN = 1 << 62
 """Names the draws of a user who has not asked anything yet."""
 
@@ -60,12 +69,13 @@ _BEFORE_ANY_TURN = 1 << 62
 @inlined
 def _segments_of_next(w: World, c: int) -> int:
     """Segments that the next task of ``c`` brings at most; a generated one has a system prompt's and a document's."""
+    clones = _CLONES * state_of(w).longest_chain if gateway_of(w).clones == 1 else 0
     if c == NONE:
-        return 2
+        return 2 + clones
     cls = classes_of(w)[c]
     if cls.explicit == 1 and cls.segmented == 1:
-        return max(2, feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at])
-    return 2
+        return max(2, feed_ptr_of(w)[c, cls.feed_at + 1] - feed_ptr_of(w)[c, cls.feed_at]) + clones
+    return 2 + clones
 
 
 @inlined
@@ -139,21 +149,37 @@ def _timer(w: World, t: float) -> None:
     timer = timers_of(w)[0]
     slot = timer.slot
     kind = timer.kind
-    stale = slots_of(w)[slot].gen != timer.gen
+    stale = timer.gen != (slots_of(w)[slot].gen if kind < T_ATTEMPTS else slots_of(w)[slot].life)
     pop_timer(w)
     if stale:
         return
     if kind == T_API_DONE:
         api_done(w, slot, t)
-    elif kind == T_RETRY:
+    elif kind in (T_RETRY, T_CALL):
         start_attempt(w, slot, t)
+    elif kind != T_NEXT:
+        if policy(w, TIMER, slot, t, kind, 0, 0) == 1:
+            start_attempt(w, slot, t)
     elif classes_of(w)[slots_of(w)[slot].cls].users > 0 and classes_of(w)[slots_of(w)[slot].cls].explicit == 1:
         if take_turn(w, slot, t):
             _next_arrival(w)
-            start_attempt(w, slot, t)
+            enter(w, slot, t)
     else:
         next_turn(w, slot, t)
-        start_attempt(w, slot, t)
+        enter(w, slot, t)
+
+
+@inlined
+def _policies_need(w: World) -> int:
+    """What has no room for all that one event can add where policies are used; DONE: everything has."""
+    state = state_of(w)
+    if state.n_timers + state.n_slots * gateway_of(w).timers_a_slot + 8 > len(timers_of(w)):
+        return GROW_TIMERS
+    if gateway_of(w).clones == 1 and state.n_slots + _CLONES > len(slots_of(w)):
+        return GROW_SLOTS
+    if state.n_entries - state.spare_entries + state.entry_room * state.longest_chain > len(entries_of(w)):
+        return GROW_ENTRIES
+    return DONE
 
 
 @kernel
@@ -161,18 +187,23 @@ def run(w: World, until: float) -> int:
     """Runs all events up to and including time ``until``, or until the caller has to make room; says which.
 
     Returns:
-        DONE, or one of NEED_CHUNK (class ``state.need_cls``), GROW_SLOTS, GROW_TIMERS, GROW_SEGMENTS, LOG_FULL: do it
-        and call again.
+        DONE, or one of NEED_CHUNK (class ``state.need_cls``), GROW_SLOTS, GROW_TIMERS, GROW_SEGMENTS,
+        GROW_ENTRIES, LOG_FULL: do it and call again.
     """
     state = state_of(w)
+    policed = gateway_of(w).policy != 0
     while True:
         if state.need_cls != NONE:
             return NEED_CHUNK
+        if policed:
+            need = _policies_need(w)
+            if need != DONE:
+                return need
         if state.n_timers + state.n_slots + 8 > len(timers_of(w)):
             return GROW_TIMERS
         if state.n_segs - state.spare_segs + state.need_segs > len(segs_of(w)):
             return GROW_SEGMENTS
-        if len(log_of(w)) > 1 and state.log_n + state.n_slots + 8 > len(log_of(w)):
+        if len(log_of(w)) > 1 and state.log_n + 4 * (state.n_slots + 8) > len(log_of(w)):
             return LOG_FULL
         arrival_t = state.arrival_t
         timer_t = math.inf
@@ -203,7 +234,7 @@ def run(w: World, until: float) -> int:
                 return GROW_SLOTS
             slot = arrive(w, state.arrival_cls, arrival_t)
             _next_arrival(w)
-            start_attempt(w, slot, arrival_t)
+            enter(w, slot, arrival_t)
         elif timer_t <= t + TIME_EPS_S:
             _timer(w, timer_t)
         elif boundary_t <= t:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     API,
+    CANCELLED,
     DRAINING,
     ERROR,
     IDLE,
@@ -29,11 +31,13 @@ from simlab.engine.world import (
     hist_of,
     hist_sum_of,
     log_of,
+    reason_cols_of,
     reps_of,
     slots_of,
     state_of,
     tasks_of,
     tenants_of,
+    tickets_of,
     window_hist_of,
     windows_of,
 )
@@ -180,8 +184,20 @@ def close_window(w: World, t: float) -> None:
         state.window_end = math.inf
 
 
+@inlined
+def cell_of(w: World, slot: int, b: int, reason: int) -> Any:
+    """The ledger cell of the task in a slot, for attempts at backend ``b`` made for a reason."""
+    s = slots_of(w)[slot]
+    cls = classes_of(w)[s.cls]
+    place = s.tenant
+    if cls.groups > 1:
+        place = place * cls.groups + tickets_of(w)[slot].group
+    at = (place * len(backends_of(w)) + b) * state_of(w).reasons + reason_cols_of(w)[reason]
+    return cells_of(w)[cls.cell_base + at]
+
+
 @kernel
-def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int) -> None:
+def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int, billed: bool) -> None:
     """Appends the attempt to the log; the loop stops to have it emptied before it overflows."""
     if len(log_of(w)) <= 1:
         return
@@ -192,10 +208,13 @@ def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int)
     row.task = s.seq
     row.cls = s.cls
     row.tenant = s.tenant
+    row.group = tickets_of(w)[slot].group if classes_of(w)[s.cls].groups > 1 else 0
     row.backend = s.backend
     row.attempt = s.attempt
+    row.reason = s.reason
     row.prompt_tokens = s.prompt
     row.cached_tokens = s.cached
+    row.written_tokens = s.written
     row.output_tokens = output_tokens
     row.outcome = outcome
     row.preemptions = s.preempts
@@ -203,6 +222,73 @@ def log_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: int)
     row.started_s = s.started_s
     row.first_token_s = s.first_s
     row.finish_s = t
+    row.usd = attempt_usd(w, slot, output_tokens) if billed else 0.0
+
+
+@inlined
+def replica_work_s(w: World, slot: int, output_tokens: int) -> float:
+    """Replica seconds of marginal work of the current attempt, by which a pool's cost is shared out."""
+    s = slots_of(w)[slot]
+    be = backends_of(w)[s.backend]
+    return float(s.prefilled * be.work_prefill_s + output_tokens * be.work_decode_s + s.ctx_work * be.decode_context_s)
+
+
+@kernel
+def api_usd(w: World, slot: int, output_tokens: int) -> float:
+    """What the current attempt costs at an API that bills ``output_tokens``, USD."""
+    s = slots_of(w)[slot]
+    be = backends_of(w)[s.backend]
+    fresh = s.prompt - s.cached - s.written
+    call = be.usd_call
+    if be.long_tokens > 0 and s.prompt > be.long_tokens:
+        return float(
+            call
+            + fresh * be.usd_long_prompt
+            + s.cached * be.usd_long_cached
+            + s.written * be.usd_long_written
+            + output_tokens * be.usd_long_output
+        )
+    return float(
+        call
+        + fresh * be.usd_prompt
+        + s.cached * be.usd_cached
+        + s.written * be.usd_written
+        + output_tokens * be.usd_output
+    )
+
+
+@kernel
+def attempt_usd(w: World, slot: int, output_tokens: int) -> float:
+    """What the current attempt costs, USD; on a replica the price of the time it took up."""
+    be = backends_of(w)[slots_of(w)[slot].backend]
+    if be.kind == API:
+        return float(api_usd(w, slot, output_tokens))
+    return float(replica_work_s(w, slot, output_tokens) * be.usd_work_s)
+
+
+@kernel
+def meter_lost(w: World, slot: int, outcome: int, output_tokens: int) -> None:
+    """Books a billed attempt as made in vain: it ended as ``outcome``, or well (OK) and its answer is discarded."""
+    s = slots_of(w)[slot]
+    cell = cell_of(w, slot, s.backend, s.reason)
+    if backends_of(w)[s.backend].kind == API:
+        usd = api_usd(w, slot, output_tokens)
+        cell.lost_usd += usd
+        if outcome == TIMED_OUT:
+            cell.timed_out_usd += usd
+        elif outcome == CANCELLED:
+            cell.cancelled_usd += usd
+        elif outcome == OK:
+            cell.discarded_usd += usd
+        return
+    work_s = replica_work_s(w, slot, output_tokens)
+    cell.lost_work_s += work_s
+    if outcome == TIMED_OUT:
+        cell.timed_out_work_s += work_s
+    elif outcome == CANCELLED:
+        cell.cancelled_work_s += work_s
+    elif outcome == OK:
+        cell.discarded_work_s += work_s
 
 
 @inlined
@@ -210,8 +296,7 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
     """Books one ended attempt on its ledger cell: outcome, tokens if billable, and replica work."""
     s = slots_of(w)[slot]
     be = backends_of(w)[s.backend]
-    cls = classes_of(w)[s.cls]
-    cell = cells_of(w)[cls.cell_base + s.tenant * len(backends_of(w)) + s.backend]
+    cell = cell_of(w, slot, s.backend, s.reason)
     cell.attempts += 1
     if outcome == OK:
         cell.succeeded += 1
@@ -223,34 +308,42 @@ def meter_attempt(w: World, slot: int, t: float, outcome: int, output_tokens: in
         cell.timed_out += 1
     elif outcome == REJECTED:
         cell.rejected += 1
+    else:
+        cell.cancelled += 1
     if billed:
         cell.prompt_tokens += s.prompt
         cell.cached_tokens += s.cached
+        cell.written_tokens += s.written
         cell.output_tokens += output_tokens
         if be.kind == API:
             if be.long_tokens > 0 and s.prompt > be.long_tokens:
                 cell.long_prompt_tokens += s.prompt
                 cell.long_cached_tokens += s.cached
+                cell.long_written_tokens += s.written
                 cell.long_output_tokens += output_tokens
         else:
-            cell.work_s += (
-                s.prefilled * be.work_prefill_s + output_tokens * be.work_decode_s + s.ctx_work * be.decode_context_s
-            )
+            cell.work_s += replica_work_s(w, slot, output_tokens)
             rep = reps_of(w)[s.replica]
             context = s.prompt + output_tokens
             if context > rep.peak_context:
                 rep.peak_context = context
             if context > be.known_context:
                 rep.beyond_context_tokens += s.prefilled + output_tokens
+        if outcome != OK:
+            meter_lost(w, slot, outcome, output_tokens)
         window = windows_of(w)[state_of(w).window, s.backend]
         window.prompt_tokens += s.prompt
         window.output_tokens += output_tokens
-    log_attempt(w, slot, t, outcome, output_tokens)
+    log_attempt(w, slot, t, outcome, output_tokens, billed)
 
 
 @inlined
-def meter_task(w: World, slot: int, t: float, success: bool) -> None:
-    """Books one ended task: success, SLO, latencies (TTFT and E2E from arrival at the gateway)."""
+def meter_task(w: World, slot: int, t: float, answered: bool, right: bool) -> None:
+    """Books one ended task: success, SLO, latencies (TTFT and E2E from arrival at the gateway) where answered.
+
+    An answer that is not right is a failed task whose user waited all the same.
+    """
+    success = answered and right
     s = slots_of(w)[slot]
     c = s.cls
     b = s.backend
@@ -262,6 +355,13 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
         tpot = (t - s.first_s) / (s.output - 1)
     good = success and ttft <= cls.slo_ttft_s and e2e <= cls.slo_e2e_s and tpot <= cls.slo_itl_s
     measured = s.arrival_s >= state_of(w).warmup_s
+    cell = cell_of(w, slot, b, s.reason)
+    if success:
+        cell.tasks_right += 1
+    elif answered:
+        cell.tasks_wrong += 1
+    else:
+        cell.tasks_failed += 1
     window = windows_of(w)[state_of(w).window, b]
     for which in range(2):
         if which == 0 and not measured:
@@ -272,9 +372,11 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
             tasks.succeeded += 1
         else:
             tasks.failed += 1
+        if answered and not right:
+            tasks.wrong += 1
         if good:
             tasks.good += 1
-    if success:
+    if answered:
         window.finished += 1
         window.ttft_sum_s += ttft
         window.e2e_sum_s += e2e
@@ -283,12 +385,16 @@ def meter_task(w: World, slot: int, t: float, success: bool) -> None:
     if not measured:
         return
     tenant = tenants_of(w)[cls.tenant_base + s.tenant]
-    if not success:
+    if success:
+        tenant.succeeded += 1
+    else:
         tenant.failed += 1
-        return
-    tenant.succeeded += 1
     if good:
         tenant.good += 1
+    if not answered:
+        return
+    if not right:
+        tenant.wrong += 1
     tenant.ttft_sum_s += ttft
     tenant.e2e_sum_s += e2e
     coarse = window_hist_of(w)[state_of(w).window]

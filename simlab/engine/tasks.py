@@ -8,6 +8,7 @@ from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
+    FIRST,
     FOR_DOCUMENT,
     FOR_OUTPUT,
     FOR_PROMPT,
@@ -101,11 +102,10 @@ def drop_segments(w: World, slot: int) -> None:
     s.seg_tokens = 0
 
 
-@kernel
-def _add_segment(w: World, slot: int, last: int, chain: Key, ident: Key, tokens: int) -> tuple[int, Key]:
-    """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
+@inlined
+def new_segment(w: World) -> int:
+    """Takes a segment record; the loop has made sure that there is one."""
     state = state_of(w)
-    s = slots_of(w)[slot]
     seg = state.free_seg
     if seg != NONE:
         state.free_seg = segs_of(w)[seg].next
@@ -113,6 +113,14 @@ def _add_segment(w: World, slot: int, last: int, chain: Key, ident: Key, tokens:
     else:
         seg = state.n_segs
         state.n_segs += 1
+    return int(seg)
+
+
+@kernel
+def _add_segment(w: World, slot: int, last: int, chain: Key, ident: Key, tokens: int) -> tuple[int, Key]:
+    """Appends a segment behind ``last``; returns (its record, the chain's key after it)."""
+    s = slots_of(w)[slot]
+    seg = new_segment(w)
     s.seg_tokens += tokens
     segs_of(w)[seg].key = key(chain, ident)
     segs_of(w)[seg].end = s.seg_tokens
@@ -210,7 +218,7 @@ def take_turn(w: World, slot: int, t: float) -> bool:
     c = slots_of(w)[slot].cls
     cls = classes_of(w)[c]
     if cls.feed_at >= cls.feed_n:
-        _vacate(w, slot)
+        free_slot(w, slot)
         return False
     due = feed_t_of(w)[c, cls.feed_at]
     if due > t + TIME_EPS_S:
@@ -230,6 +238,7 @@ def begin(w: World, slot: int, t: float) -> None:
     s = slots_of(w)[slot]
     s.arrival_s = t
     s.attempt = 0
+    s.reason = FIRST
     state.in_flight += 1
     if state.in_flight > state.peak_in_flight:
         state.peak_in_flight = state.in_flight
@@ -271,14 +280,16 @@ def think(w: World, slot: int, t: float, least_s: float) -> None:
     push_timer(w, t + wait, slot, T_NEXT)
 
 
-@inlined
-def _vacate(w: World, slot: int) -> None:
-    """Gives the slot back."""
+@kernel
+def free_slot(w: World, slot: int) -> None:
+    """Nobody needs the slot any more."""
     state = state_of(w)
     s = slots_of(w)[slot]
+    disown_run(w, slot)
     drop_segments(w, slot)
     s.state = FREE
     s.gen += 1
+    s.life += 1
     s.next = state.free_slot
     state.free_slot = slot
 
@@ -291,6 +302,7 @@ def leave(w: World, slot: int, t: float, success: bool) -> None:
     cls = classes_of(w)[s.cls]
     state.in_flight -= 1
     disown_run(w, slot)
+    s.life += 1
     if cls.users > 0:
         # Who is refused at once and asks again at once would stop the clock.
         refused = not success and t <= s.arrival_s + TIME_EPS_S
@@ -303,4 +315,8 @@ def leave(w: World, slot: int, t: float, success: bool) -> None:
             s.history = history
             think(w, slot, t, 0.0)
             return
-    _vacate(w, slot)
+    drop_segments(w, slot)
+    s.state = FREE
+    s.gen += 1
+    s.next = state.free_slot
+    state.free_slot = slot

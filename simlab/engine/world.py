@@ -19,20 +19,32 @@ from numpy.typing import NDArray
 from simlab.draws.distribution import distribution_dtype
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
+    allowance_dtype,
     backend_dtype,
     block_dtype,
     cell_dtype,
+    choice_dtype,
     class_dtype,
+    context_dtype,
+    counter_dtype,
+    entry_dtype,
     finish_dtype,
     gateway_dtype,
+    limit_dtype,
+    line_dtype,
     log_dtype,
+    policy_dtype,
     ref_dtype,
     replica_dtype,
+    rule_dtype,
+    saving_dtype,
     segment_dtype,
     slot_dtype,
     state_dtype,
+    store_dtype,
     task_dtype,
     tenant_dtype,
+    ticket_dtype,
     timer_dtype,
     window_dtype,
 )
@@ -44,6 +56,11 @@ class World(NamedTuple):
     state: NDArray[Any]  # [1] state_dtype
     gateway: NDArray[Any]  # [1] gateway_dtype
     classes: NDArray[Any]  # [C]
+    policies: NDArray[Any]  # [C]
+    rules: NDArray[Any]  # routes
+    choices: NDArray[Any]  # their backends
+    rule_numbers: NDArray[np.int64]  # rule of each tenant of a class with policies, tier by tier; NONE: by `routes`
+    reason_cols: NDArray[np.int64]  # [REASONS] column of the ledger cells for each reason of an attempt
     backends: NDArray[Any]  # [B]
     routes: NDArray[np.float64]  # [C, B] cumulative weights
     dists: NDArray[Any]  # packed distributions
@@ -55,17 +72,31 @@ class World(NamedTuple):
     phases: NDArray[np.int64]  # [R, block_size]: decoding sequences by (computed - g) mod block_size
     decode_cls: NDArray[np.int64]  # [R, C]: decoding sequences by class
     slots: NDArray[Any]  # [S]
+    tickets: NDArray[Any]  # [S], or [1] when no class has a policy
     timers: NDArray[Any]  # binary heap
     segs: NDArray[Any]
     refs: NDArray[Any]
     blocks: NDArray[Any]  # shared blocks of all replicas, then their runs
     buckets: NDArray[np.int64]  # hash heads of shared blocks
     found: NDArray[np.int64]  # what the last lookup found, block by block
+    stores: NDArray[Any]  # answer caches by layer, then prompt caches; [1] when there is none
+    entries: NDArray[Any]  # of all stores
+    entry_heads: NDArray[np.int64]  # hash heads of entries, a power of two of them
+    savings: NDArray[Any]  # [tenants of all classes * LAYERS], or [1] when there is no answer cache
+    limits: NDArray[Any]  # of the gateway, or [1]
+    allowances: NDArray[Any]  # of all limits, or [1]
+    limit_places: NDArray[np.int64]  # allowances of each tenant of a class, and of each key of a backend; NONE: none
+    lines: NDArray[Any]  # of those who wait at a limit, or [1]
+    flows: NDArray[np.float64]  # finish tags of tenants in lines, for fair queueing
+    contexts: NDArray[Any]  # [C], or [1]
+    counters: NDArray[Any]  # [C]
+    wait_hist: NDArray[np.int64]  # [C, M], or [1, 1] where nothing waits: time in lines
     feed_t: NDArray[np.float64]  # [C, N] arrival times of the current chunk
     feed_len: NDArray[np.int64]  # [C, N or 1, 2] explicit prompt and output tokens
     feed_ptr: NDArray[np.int64]  # [C, N + 1 or 1] where a request's segments begin in feed_seg
     feed_seg: NDArray[np.int64]  # [C, M, 2] segment id, tokens
-    cells: NDArray[Any]  # ledger meters [tenants of all classes * B]
+    feed_query: NDArray[np.int64]  # [C, N or 1] ids of questions
+    cells: NDArray[Any]  # ledger meters [tenants of all classes * B * reasons in use]
     tasks: NDArray[Any]  # [2, C]: after warm-up, whole horizon
     tenants: NDArray[Any]  # [tenants of all classes]
     hist: NDArray[np.int64]  # [4, C, B, M]
@@ -79,7 +110,8 @@ class World(NamedTuple):
 def _pointers_dtype() -> np.dtype[np.void]:
     dimensions = {
         "routes": 2, "joint": 2, "finish": 2, "phases": 2, "decode_cls": 2, "feed_t": 2, "feed_len": 3, "feed_ptr": 2,
-        "feed_seg": 3, "tasks": 2, "hist": 4, "hist_sum": 3, "hist_count": 3, "windows": 2, "window_hist": 3,
+        "feed_seg": 3, "feed_query": 2,
+        "wait_hist": 2, "tasks": 2, "hist": 4, "hist_sum": 3, "hist_count": 3, "windows": 2, "window_hist": 3,
     }  # fmt: skip
     fields = []
     for name in World._fields:
@@ -141,6 +173,41 @@ def classes_of(w: World) -> NDArray[Any]:
     """`World.classes`."""
     p = _shape(w)
     return carray(_pointer(p.classes), p.classes_0, class_dtype)
+
+
+@kernel
+def policies_of(w: World) -> NDArray[Any]:
+    """`World.policies`."""
+    p = _shape(w)
+    return carray(_pointer(p.policies), p.policies_0, policy_dtype)
+
+
+@kernel
+def rules_of(w: World) -> NDArray[Any]:
+    """`World.rules`."""
+    p = _shape(w)
+    return carray(_pointer(p.rules), p.rules_0, rule_dtype)
+
+
+@kernel
+def choices_of(w: World) -> NDArray[Any]:
+    """`World.choices`."""
+    p = _shape(w)
+    return carray(_pointer(p.choices), p.choices_0, choice_dtype)
+
+
+@kernel
+def rule_numbers_of(w: World) -> NDArray[Any]:
+    """`World.rule_numbers`."""
+    p = _shape(w)
+    return carray(_pointer(p.rule_numbers), p.rule_numbers_0, np.int64)
+
+
+@kernel
+def reason_cols_of(w: World) -> NDArray[Any]:
+    """`World.reason_cols`."""
+    p = _shape(w)
+    return carray(_pointer(p.reason_cols), p.reason_cols_0, np.int64)
 
 
 @kernel
@@ -221,6 +288,13 @@ def slots_of(w: World) -> NDArray[Any]:
 
 
 @kernel
+def tickets_of(w: World) -> NDArray[Any]:
+    """`World.tickets`."""
+    p = _shape(w)
+    return carray(_pointer(p.tickets), p.tickets_0, ticket_dtype)
+
+
+@kernel
 def timers_of(w: World) -> NDArray[Any]:
     """`World.timers`."""
     p = _shape(w)
@@ -260,6 +334,97 @@ def found_of(w: World) -> NDArray[Any]:
     """`World.found`."""
     p = _shape(w)
     return carray(_pointer(p.found), p.found_0, np.int64)
+
+
+@kernel
+def stores_of(w: World) -> NDArray[Any]:
+    """`World.stores`."""
+    p = _shape(w)
+    return carray(_pointer(p.stores), p.stores_0, store_dtype)
+
+
+@kernel
+def entries_of(w: World) -> NDArray[Any]:
+    """`World.entries`."""
+    p = _shape(w)
+    return carray(_pointer(p.entries), p.entries_0, entry_dtype)
+
+
+@kernel
+def entry_heads_of(w: World) -> NDArray[Any]:
+    """`World.entry_heads`."""
+    p = _shape(w)
+    return carray(_pointer(p.entry_heads), p.entry_heads_0, np.int64)
+
+
+@kernel
+def savings_of(w: World) -> NDArray[Any]:
+    """`World.savings`."""
+    p = _shape(w)
+    return carray(_pointer(p.savings), p.savings_0, saving_dtype)
+
+
+@kernel
+def limits_of(w: World) -> NDArray[Any]:
+    """`World.limits`."""
+    p = _shape(w)
+    return carray(_pointer(p.limits), p.limits_0, limit_dtype)
+
+
+@kernel
+def allowances_of(w: World) -> NDArray[Any]:
+    """`World.allowances`."""
+    p = _shape(w)
+    return carray(_pointer(p.allowances), p.allowances_0, allowance_dtype)
+
+
+@kernel
+def limit_places_of(w: World) -> NDArray[Any]:
+    """`World.limit_places`."""
+    p = _shape(w)
+    return carray(_pointer(p.limit_places), p.limit_places_0, np.int64)
+
+
+@kernel
+def lines_of(w: World) -> NDArray[Any]:
+    """`World.lines`."""
+    p = _shape(w)
+    return carray(_pointer(p.lines), p.lines_0, line_dtype)
+
+
+@kernel
+def flows_of(w: World) -> NDArray[Any]:
+    """`World.flows`."""
+    p = _shape(w)
+    return carray(_pointer(p.flows), p.flows_0, np.float64)
+
+
+@kernel
+def contexts_of(w: World) -> NDArray[Any]:
+    """`World.contexts`."""
+    p = _shape(w)
+    return carray(_pointer(p.contexts), p.contexts_0, context_dtype)
+
+
+@kernel
+def counters_of(w: World) -> NDArray[Any]:
+    """`World.counters`."""
+    p = _shape(w)
+    return carray(_pointer(p.counters), p.counters_0, counter_dtype)
+
+
+@kernel
+def wait_hist_of(w: World) -> NDArray[Any]:
+    """`World.wait_hist`."""
+    p = _shape(w)
+    return carray(_pointer(p.wait_hist), (p.wait_hist_0, p.wait_hist_1), np.int64)
+
+
+@kernel
+def feed_query_of(w: World) -> NDArray[Any]:
+    """`World.feed_query`."""
+    p = _shape(w)
+    return carray(_pointer(p.feed_query), (p.feed_query_0, p.feed_query_1), np.int64)
 
 
 @kernel

@@ -43,9 +43,11 @@ def lint(scenario: Scenario) -> list[Finding]:
 
 def _findings(scenario: Scenario) -> Iterator[Finding]:
     from simlab.lint.apis import check_api
+    from simlab.lint.limits import check_limits
     from simlab.lint.money import check_money
     from simlab.lint.offered import offered_load
     from simlab.lint.pools import check_pool
+    from simlab.lint.routes import check_routes
 
     load = offered_load(scenario)
     yield from load.findings
@@ -53,4 +55,6 @@ def _findings(scenario: Scenario) -> Iterator[Finding]:
         yield from check_pool(scenario, name, load)
     for name in scenario.apis:
         yield from check_api(scenario, name, load)
+    yield from check_routes(scenario)
+    yield from check_limits(scenario, load)
     yield from check_money(scenario, load)

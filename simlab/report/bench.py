@@ -8,7 +8,7 @@ from simlab.calibrate.bench.client import Client
 from simlab.calibrate.bench.folder import Folder
 from simlab.calibrate.bench.outlook import Step
 from simlab.calibrate.bench.session import Answer
-from simlab.report.view import Page, Table
+from simlab.report.page import Page, Table
 from simlab.results import words
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from simlab.decide.answer import BreakEven, Crossing
 from simlab.report.figures import PALETTE, figure_of, inked, tidy
-from simlab.report.view import Page, Table, made_of
+from simlab.report.page import Page, Table
+from simlab.report.view import made_of
 from simlab.results import words
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from simlab.calibrate.fitted import Fits, Fitted, listed
-from simlab.report.view import Page, Table
+from simlab.report.page import Page, Table
 from simlab.results import words
 
 _UNITS = {

@@ -11,7 +11,8 @@ import numpy as np
 from simlab.decide.compare import Comparison
 from simlab.decide.difference import BETTER, WORSE, Difference
 from simlab.report.figures import COST_PARTS, figure_of, inked, tidy
-from simlab.report.view import LATENCY_NAMES, Page, Table, made_of, prices, profiles
+from simlab.report.page import Page, Table
+from simlab.report.view import LATENCY_NAMES, made_of, prices, profiles
 from simlab.results import Result, words
 from simlab.results.metrics import COSTS
 
@@ -31,7 +32,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
         for kind in ("p50", "p95", "p99")
     ),
     ("error_ratio", "Attempts with an error"),
-    ("retries", "Retries"),
+    ("retries", "Attempts after the first"),
     ("in_flight", "Unfinished at the horizon"),
     ("prefix_hit_ratio", "Prompt tokens from cache"),
     ("gpu_hours", "GPU hours billed"),

@@ -142,11 +142,12 @@ def load(result: Result) -> Figure:
 
 
 def cost(result: Result) -> Figure:
-    """The bill of a month by backend and by workload class, in its parts."""
-    groups = [(key, _cost_rows(result, key)) for key in ("backend", "class")]
+    """The bill of a month by backend, by workload class and, if there are several reasons, by why, in its parts."""
+    groups = [(key, _cost_rows(result, key)) for key in ("backend", "class", "reason")]
+    groups = groups[:2] if len(groups[2][1]) < 2 else groups
     bars = [len(rows) for _, rows in groups]
     figure = figure_of(1.5 + 0.36 * sum(bars))
-    axes = figure.subplots(2, 1, sharex=True, height_ratios=[max(1, n) for n in bars])
+    axes = figure.subplots(len(groups), 1, sharex=True, height_ratios=[max(1, n) for n in bars])
     largest = max((sum(row[part] for part in COST_PARTS) for _, rows in groups for row in rows), default=0.0)
     for axis, (key, rows) in zip(axes, groups, strict=True):
         tidy(axis)
@@ -161,10 +162,10 @@ def cost(result: Result) -> Figure:
         for place, total in enumerate(left):
             axis.annotate(words.usd(total), (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
         axis.invert_yaxis()
-        axis.set_ylabel(key if key == "backend" else "class")
-    axes[1].set_xlim(0, largest * 1.14 or 1.0)
-    axes[1].set_xlabel("USD a month")
-    axes[1].xaxis.set_major_formatter(lambda value, _: words.usd(value).replace(".00M", "M"))
+        axis.set_ylabel(key)
+    axes[-1].set_xlim(0, largest * 1.14 or 1.0)
+    axes[-1].set_xlabel("USD a month")
+    axes[-1].xaxis.set_major_formatter(lambda value, _: words.usd(value).replace(".00M", "M"))
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)

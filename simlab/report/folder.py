@@ -6,7 +6,7 @@ from pathlib import Path
 
 from simlab.report.html import html
 from simlab.results import Result
-from simlab.results.breakdown import KEYS
+from simlab.results.keys import KEYS
 
 REQUEST_LOG = "requests.parquet"
 """Name of the request log in a result's folder."""

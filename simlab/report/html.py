@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import simlab
 from simlab.report.figures import figures, svg
-from simlab.report.view import Page, Table, page
+from simlab.report.page import Page, Table
+from simlab.report.view import page
 from simlab.results import Result
 
 if TYPE_CHECKING:

@@ -1,11 +1,13 @@
-"""A page as Markdown, for a pull request or a wiki, and a result's metrics as CSV."""
+"""A page as Markdown, for a pull request or a wiki, and a result's metrics and breakdowns as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Sequence
 
-from simlab.report.view import Page, Table
+from simlab.report.page import Page, Table
 from simlab.results import Result
 
 
@@ -42,4 +44,17 @@ def metrics_csv(result: Result) -> str:
     for name, found in result.estimates.items():
         numbers = ("" if number is None else repr(number) for number in (found.value, found.low, found.high))
         writer.writerow([name, *numbers, found.unit])
+    return out.getvalue()
+
+
+def breakdown_csv(result: Result, keys: Sequence[str]) -> str:
+    """Breakdowns as CSV: key, name, then every column that any of them has; full precision, empty where undefined."""
+    found = [(key, row) for key in keys for row in result.rows(key)]
+    columns = [name for name in dict.fromkeys(name for _, row in found for name in row) if name not in keys]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["key", "name", *columns])
+    for key, row in found:
+        cells = (row.get(name, "") for name in columns)
+        writer.writerow([key, row[key], *("" if isinstance(c, float) and math.isnan(c) else c for c in cells)])
     return out.getvalue()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from simlab.profiles import Profile, StepTime
-from simlab.report.view import Page, Table
+from simlab.report.page import Page, Table
 from simlab.results import words
 
 SCHEMA_VERSION = 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from simlab.report.view import Page, Table, page
+from simlab.report.page import Page, Table
+from simlab.report.view import page
 from simlab.results import Result
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from simlab.calibrate.fitted import listed
 from simlab.calibrate.judged import AT, BELOW, BETWEEN, CALIBRATED, ESTIMATED, STEP_TOTAL, Row, Summary, Validation
 from simlab.calibrate.run import METRICS
 from simlab.report.figures import PALETTE, figure_of, inked, tidy
-from simlab.report.view import Page, Table
+from simlab.report.page import Page, Table
 from simlab.results import words
 from simlab.results.files import output_folder
 

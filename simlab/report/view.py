@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from simlab.report import spending
+from simlab.report.page import Page, Table
 from simlab.results import Estimate, Result, words
 from simlab.results.metrics import COSTS
 
@@ -16,53 +17,20 @@ MOST_TENANTS = 12
 """Tenants shown in a table, the dearest first; all of them are in the JSON."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A titled table of text; the first column is left-aligned, the others right-aligned unless `left` says so.
-
-    Args:
-        title: what it shows.
-        columns: column heads.
-        rows: one text for each column.
-        left: indices of further columns of words.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Page:
-    """What any report says, in the order it says it; terminal, Markdown and HTML render the same one.
-
-    Args:
-        name: what it is about.
-        headline: all of it in one sentence.
-        remarks: sentences below it, each with its kind: ``met``, ``missed``, ``undecided`` or ``warning``.
-        tables: in order.
-        assumptions: what was taken for granted, in sentences.
-        footer: how it was made.
-    """
-
-    name: str
-    headline: str
-    remarks: tuple[tuple[str, str], ...]
-    tables: tuple[Table, ...]
-    assumptions: tuple[str, ...]
-    footer: str
-
-
 _ROWS: tuple[tuple[str, str], ...] = (
     ("tasks", "Tasks that arrived"),
     ("success_ratio", "Succeeded"),
+    ("wrong", "Answered wrongly"),
     ("slo_ratio", "Met the SLO"),
     ("goodput_rps", "Goodput (met the SLO)"),
     ("throughput_rps", "Throughput"),
     ("in_flight", "Unfinished at the horizon"),
     ("error_ratio", "Attempts with an error"),
-    ("retries", "Retries"),
+    ("retries", "Attempts after the first"),
+    ("cancelled", "Attempts cancelled"),
+    ("cache_answer_ratio", "Tasks answered by a cache"),
+    ("escalation_ratio", "Tasks that were escalated"),
+    ("fallback_ratio", "Tasks that ended on a fallback"),
     ("prompt_tokens", "Prompt tokens"),
     ("output_tokens", "Output tokens"),
     ("output_tokens_per_s", "Output rate"),
@@ -73,13 +41,27 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("preemptions", "Preemptions"),
     ("cost_usd", "Cost of the run"),
     ("idle_usd", "  of it for idle GPUs"),
+    ("retry_usd", "  of it for retries"),
+    ("hedge_usd", "  of it for hedges"),
+    ("escalation_usd", "  of it for escalations"),
+    ("fallback_usd", "  of it for fallbacks"),
+    ("shadow_usd", "  of it for shadow traffic"),
+    ("duplicate_usd", "  of it for duplicates"),
+    ("helper_usd", "  of it for helpers"),
+    ("waste_usd", "  of it in vain"),
+    ("cache_saved_usd", "Saved by caches"),
     ("cost_usd_per_month", "Cost a month"),
     ("cost_per_success_usd", "Cost per successful task"),
     ("usd_per_mtok", "Cost per million tokens"),
 )
 
 _ONLY_IF_ANY = frozenset(
-    {"in_flight", "error_ratio", "retries", "prefix_hit_ratio", "gpu_hours", "preemptions", "idle_usd"}
+    {
+        *("in_flight", "wrong", "error_ratio", "retries", "cancelled", "prefix_hit_ratio", "gpu_hours", "preemptions"),
+        *("cache_answer_ratio", "escalation_ratio", "fallback_ratio"),
+        *("idle_usd", "retry_usd", "hedge_usd", "escalation_usd", "fallback_usd", "shadow_usd", "duplicate_usd"),
+        *("helper_usd", "waste_usd", "cache_saved_usd"),
+    }
 )
 """Rows that are left out when they are zero: they do not concern this scenario."""
 
@@ -188,8 +170,8 @@ def money(result: Result) -> Table:
 
 def _backend_cell(row: dict[str, Any], name: str, unit: str) -> str:
     """One cell of a backend's row."""
-    absent = _ONLY_POOLS if row["kind"] == "api" else frozenset({"api_usd"})
-    if not row["running_mean"] and row["kind"] == "api":
+    absent = _ONLY_POOLS if row["kind"] != "pool" else frozenset({"api_usd"})
+    if not row["running_mean"] and row["kind"] != "pool":
         # An API that answers has requests under way: nothing means that they are not counted.
         absent |= {"running_mean", "waiting_mean"}
     return words.UNKNOWN if name in absent else words.number(row[name], unit)
@@ -260,6 +242,8 @@ def prices(result: Result, *, full: bool = False) -> Table:
 
 def _price(item: dict[str, Any]) -> str:
     """One price in words."""
+    if "usd_per_call" in item:
+        return f"{words.usd(item['usd_per_call'])} per call"
     if "usd_per_gpu_hour" in item:
         return f"${item['usd_per_gpu_hour']:,.2f} per {item['gpu'] or 'GPU'} hour"
     parts = {"in": item["input_usd_per_mtok"], "cached in": item["cached_input_usd_per_mtok"]}
@@ -270,36 +254,40 @@ def _price(item: dict[str, Any]) -> str:
     return " · ".join(texts) + " per million tokens"
 
 
-def tables(result: Result, *, full: bool = False, sources: bool = False) -> list[Table]:
+def tables(
+    result: Result, *, full: bool = False, sources: bool = False, by: Sequence[str] = ()
+) -> list[Table]:
     """The tables of a report in their order.
 
     Args:
         result: what to show.
+        by: breakdowns that were asked for, behind the summary.
         full: tenants too, where there are several.
         sources: with the places in which each price was found.
     """
-    shown = [summary(result), latencies(result), backends(result), money(result)]
+    shown = [summary(result), *spending.chosen(result, by), latencies(result), backends(result), money(result)]
     for key in ("feature", "class", "tenant"):
-        if key == "tenant" and not full:
+        if key in by or (key == "tenant" and not full):
             continue
         # A feature a class is the usual case: one of the two tables says all.
         doubled = key == "feature" and len(result.rows("class")) == len(result.rows("feature"))
         if len(result.rows(key)) > 1 and not doubled:
             shown.append(groups(result, key))
-    shown += [profiles(result, full=full), prices(result, full=sources)]
+    shown += [*spending.tables(result, full=full, told=by), profiles(result, full=full), prices(result, full=sources)]
     return [table for table in shown if table.rows]
 
 
-def page(result: Result, *, full: bool = False, sources: bool = False) -> Page:
-    """A result as a page; `full` and `sources` as for `tables`."""
+def page(result: Result, *, full: bool = False, sources: bool = False, by: Sequence[str] = ()) -> Page:
+    """A result as a page; `full`, `sources` and `by` as for `tables`."""
     return Page(
         result.name,
         result.headline,
         (
             *((check.outcome, check.sentence) for check in result.verdict.checks),
             *(("warning", sentence) for sentence in result.warnings),
+            *spending.remarks(result),
         ),
-        tuple(tables(result, full=full, sources=sources)),
+        tuple(tables(result, full=full, sources=sources, by=by)),
         tuple(result.assumptions),
         made_of(result.replications, result.seed),
     )

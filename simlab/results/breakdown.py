@@ -1,8 +1,8 @@
-"""The same questions asked of each backend, feature, class and tenant: rows of sums, ratios and latencies."""
+"""The same questions asked of each backend, feature, tenant, tier, reason …: rows of sums, ratios and latencies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,11 @@ from numpy.typing import NDArray
 
 from simlab.results.facts import BackendFacts
 from simlab.results.interval import Draws, halves
-from simlab.results.ledger import HOURS_PER_MONTH, MONEY, NOBODY, leases_billed_s
+from simlab.results.keys import OF_BACKEND, OF_CLASS, UNUSED, check, numbered, of_backends, of_classes, places
+from simlab.results.ledger import HOURS_PER_MONTH, MONEY, NOBODY, WASTE, leases_billed_s
 from simlab.results.measurements import HIST_METRICS, Measurements
 from simlab.results.metrics import after_warmup, latency_values, resolution, window_values
-
-KEYS = ("backend", "feature", "class", "tenant")
-"""What a result can be broken down by; a tenant is named ``class/t0``."""
-
-UNUSED = "(unused)"
-"""Feature, class and tenant of money that was spent on a pool which served nobody."""
+from simlab.results.requestlog import OUTCOMES
 
 WITH_INTERVAL = ("cost_usd", "cost_per_success_usd", "slo_ratio", "ttft_s_p95", "itl_s_p95", "e2e_s_p95")
 """Columns that have a ``_low`` and a ``_high`` column beside them."""
@@ -26,24 +22,6 @@ WITH_INTERVAL = ("cost_usd", "cost_per_success_usd", "slo_ratio", "ttft_s_p95", 
 Columns = dict[str, NDArray[np.float64]]
 
 Floats = NDArray[np.float64]
-
-
-def labels(measured: Measurements, key: str) -> list[str]:
-    """The names a key takes, in order, `UNUSED` last where money can be nobody's.
-
-    Raises:
-        ValueError: for a key not in `KEYS`.
-    """
-    if key == "backend":
-        return list(measured.backend_names)
-    if key == "feature":
-        return [*dict.fromkeys(measured.class_features), UNUSED]
-    if key == "class":
-        return [*measured.class_names, UNUSED]
-    if key == "tenant":
-        pairs = zip(measured.class_names, measured.tenants_of_class, strict=True)
-        return [*(f"{name}/t{tenant}" for name, count in pairs for tenant in range(count)), UNUSED]
-    raise ValueError(f"a result is broken down by one of {', '.join(KEYS)}, not by {key!r}")
 
 
 def divided(part: Floats, whole: Floats) -> Floats:
@@ -67,20 +45,26 @@ def rows_of(
         measurements: the replications.
         ledgers: the ledger of each.
         backends: the backends, in order.
-        key: one of `KEYS`.
+        key: one of `simlab.results.keys.KEYS`.
         drawn: the replications with drawn step times, each with its ledger; none: intervals hold luck alone.
         one_sided: which of these count on one side only, see `simlab.results.interval.halves`.
 
     Returns:
         Rows without traffic and cost are left out. Columns of `WITH_INTERVAL` have a 95 % interval beside them, NaN
         for one replication. `cost_share` is the share of the bill.
+
+    Raises:
+        ValueError: for another key.
     """
-    names = labels(measurements[0], key)
-    replications = [_columns(m, rows, backends, key, names) for m, rows in zip(measurements, ledgers, strict=True)]
-    again = [_columns(m, rows, backends, key, names) for m, rows in drawn]
+    check(key)
+    columns_of = _outcome_columns if key == "outcome" else _columns
+    found = [columns_of(m, rows, backends, key) for m, rows in zip(measurements, ledgers, strict=True)]
+    names, replications = found[0][0], [columns for _, columns in found]
+    again = [columns_of(m, rows, backends, key)[1] for m, rows in drawn]
     table: dict[str, Any] = {key: names}
     if key == "backend":
         table["kind"] = [facts.kind for facts in backends]
+        table["provider"] = of_backends(backends, "provider")
         table["model"] = [facts.model for facts in backends]
     for column in replications[0]:
         values = np.array([columns[column] for columns in replications])
@@ -100,64 +84,80 @@ def rows_of(
 
 
 def _columns(
-    measured: Measurements, ledger: NDArray[Any], backends: Sequence[BackendFacts], key: str, names: list[str]
-) -> Columns:
-    """The columns of one replication, float64 [len(names)] each."""
-    place = _places(measured, ledger, key, len(names))
+    measured: Measurements, ledger: NDArray[Any], backends: Sequence[BackendFacts], key: str
+) -> tuple[list[str], Columns]:
+    """The names of a key, and the columns of one replication, float64 [names] each."""
+    names, place = places(measured, ledger, backends, key)
 
     def total(name: str) -> Floats:
         return np.bincount(place, weights=ledger[name], minlength=len(names)).astype(np.float64)
 
     cost = np.sum([total(name) for name in MONEY], axis=0)
     columns: Columns = {}
-    if key != "backend":
-        columns |= _task_columns(measured, key, names)
-    errors = total("failed") + total("rate_limited") + total("timed_out") + total("rejected")
+    if key in (*OF_CLASS, "tenant"):
+        columns |= _task_columns(measured, backends, key, names)
+    ends = {outcome: total(outcome) for outcome in OUTCOMES[1:]}
+    errors = ends["failed"] + ends["rate_limited"] + ends["timed_out"] + ends["rejected"]
     columns |= {
         "attempts": total("attempts"),
+        **ends,
         "error_ratio": divided(errors, total("attempts")),
         "prompt_tokens": total("prompt_tokens"),
         "cached_tokens": total("cached_tokens"),
+        "written_tokens": total("written_tokens"),
         "output_tokens": total("output_tokens"),
         "prefix_hit_ratio": divided(total("cached_tokens"), total("prompt_tokens")),
-        "cost_usd": cost,
-        "cost_share": cost / cost.sum() if cost.sum() else np.zeros(len(names)),
-        "cost_usd_per_month": cost * HOURS_PER_MONTH * 3600.0 / measured.horizon_s,
+        **_cost_columns(cost, measured),
         **{name: total(name) for name in (*MONEY, "idle_usd")},
-        "cost_per_success_usd": divided(cost, total("succeeded")),
+        "waste_usd": np.sum([total(f"waste_{kind}_usd") for kind in WASTE], axis=0),
+        **{name: total(name) for name in ("tasks_right", "tasks_wrong", "tasks_failed")},
+        "cost_per_success_usd": divided(cost, total("tasks_right")),
         "usd_per_mtok": divided(cost * 1e6, total("prompt_tokens") + total("output_tokens")),
     }
-    if key == "tenant":
-        return columns
-    columns |= _latency_columns(measured, key, names)
-    return columns | (_pool_columns(measured, backends) if key == "backend" else {})
+    if key in (*OF_BACKEND, *OF_CLASS):
+        columns |= _latency_columns(measured, backends, key, names)
+    return names, columns | (_pool_columns(measured, backends) if key == "backend" else {})
 
 
-def _places(measured: Measurements, ledger: NDArray[Any], key: str, count: int) -> NDArray[np.int64]:
-    """The index among the key's names of each ledger row."""
-    if key == "backend":
-        return ledger["backend"].astype(np.int64)
+def _cost_columns(cost: Floats, measured: Measurements) -> Columns:
+    return {
+        "cost_usd": cost,
+        "cost_share": cost / cost.sum() if cost.sum() else np.zeros(len(cost)),
+        "cost_usd_per_month": cost * HOURS_PER_MONTH * 3600.0 / measured.horizon_s,
+    }
+
+
+def _outcome_columns(
+    measured: Measurements, ledger: NDArray[Any], backends: Sequence[BackendFacts], key: str
+) -> tuple[list[str], Columns]:
+    """Attempts and money by how attempts ended; idle replicas are paid by all that did work, `UNUSED` if none did."""
+    del backends, key
+    names = [*OUTCOMES, "unfinished", UNUSED]
     nobody = ledger["cls"] == NOBODY
-    if key == "tenant":
-        first = np.concatenate(([0], np.cumsum(measured.tenants_of_class)))
-        return np.where(nobody, count - 1, first[ledger["cls"]] + ledger["tenant"]).astype(np.int64)
-    return np.where(nobody, count - 1, _of_class(measured, key)[ledger["cls"]]).astype(np.int64)
+    work_s = np.where(ledger["work_s"] > 0, ledger["work_s"], 1.0)
+    shared_usd = ledger["gpu_usd"] + ledger["operations_usd"]
+    vain = {
+        kind: float((ledger[f"{kind}_usd"] + shared_usd * ledger[f"{kind}_work_s"] / work_s).sum())
+        for kind in ("lost", "timed_out", "cancelled", "discarded")
+    }
+    failed = vain["lost"] - vain["timed_out"] - vain["cancelled"] - vain["discarded"]
+    usd = {"failed": max(0.0, failed), "timed_out": vain["timed_out"], "cancelled": vain["cancelled"]}
+    every = {name: float(sum(ledger[name][chosen].sum() for name in MONEY)) for name, chosen in
+             (("all", slice(None)), (UNUSED, nobody))}  # fmt: skip
+    usd |= {"succeeded": every["all"] - every[UNUSED] - sum(usd.values()), UNUSED: every[UNUSED]}
+    attempts = {outcome: float(ledger[outcome].sum()) for outcome in OUTCOMES}
+    attempts["unfinished"] = float(ledger["attempts"].sum()) - sum(attempts.values())
+    cost = np.array([usd.get(name, 0.0) for name in names])
+    return names, {"attempts": np.array([attempts.get(name, 0.0) for name in names]), **_cost_columns(cost, measured)}
 
 
-def _of_class(measured: Measurements, key: str) -> NDArray[np.int64]:
-    """The index among the key's names (features or classes) of each class."""
-    if key == "class":
-        return np.arange(len(measured.class_names))
-    features = list(dict.fromkeys(measured.class_features))
-    return np.array([features.index(feature) for feature in measured.class_features])
-
-
-def _task_columns(measured: Measurements, key: str, names: list[str]) -> Columns:
+def _task_columns(measured: Measurements, backends: Sequence[BackendFacts], key: str, names: list[str]) -> Columns:
     """Tasks by outcome after warm-up, of each feature, class or tenant."""
-    table = measured.tenant_tasks if key == "tenant" else measured.tasks
-    place = (
-        _places(measured, measured.tenant_tasks, "tenant", len(names)) if key == "tenant" else _of_class(measured, key)
-    )
+    if key == "tenant":
+        table = measured.tenant_tasks
+        place = places(measured, table, backends, key)[1]
+    else:
+        table, place = measured.tasks, numbered(of_classes(measured, key))[1]
 
     def total(name: str) -> Floats:
         return np.bincount(place, weights=table[name], minlength=len(names)).astype(np.float64)
@@ -170,25 +170,22 @@ def _task_columns(measured: Measurements, key: str, names: list[str]) -> Columns
         "goodput_rps": total("good") / measured.measured_s,
     }
     if key == "tenant":
-        columns["ttft_s_mean"] = divided(total("ttft_sum_s"), total("succeeded"))
-        columns["e2e_s_mean"] = divided(total("e2e_sum_s"), total("succeeded"))
+        columns["ttft_s_mean"] = divided(total("ttft_sum_s"), total("succeeded") + total("wrong"))
+        columns["e2e_s_mean"] = divided(total("e2e_sum_s"), total("succeeded") + total("wrong"))
     return columns
 
 
-def _latency_columns(measured: Measurements, key: str, names: list[str]) -> Columns:
-    """Latency quantiles and means of each backend, feature or class."""
-    select: Callable[[int], tuple[Any, ...]]
-    if key == "backend":
-        select = lambda i: (slice(None), slice(None), i)  # noqa: E731
-    else:
-        of_class = _of_class(measured, key)
-        select = lambda i: (slice(None), np.flatnonzero(of_class == i))  # noqa: E731
+def _latency_columns(measured: Measurements, backends: Sequence[BackendFacts], key: str, names: list[str]) -> Columns:
+    """Latency quantiles and means of each name of a key of backends or classes."""
+    axis = 2 if key in OF_BACKEND else 1
+    of_each = numbered(of_backends(backends, key) if key in OF_BACKEND else of_classes(measured, key))[1]
     n = len(HIST_METRICS)
     values = []
     for index in range(len(names)):
-        hist = measured.hist[select(index)].reshape(n, -1, measured.hist.shape[-1]).sum(axis=1)
-        sums = measured.hist_sum[select(index)].reshape(n, -1).sum(axis=1)
-        counts = measured.hist_count[select(index)].reshape(n, -1).sum(axis=1)
+        mine = np.flatnonzero(of_each == index)
+        hist = measured.hist.take(mine, axis=axis).sum(axis=(1, 2))
+        sums = measured.hist_sum.take(mine, axis=axis).reshape(n, -1).sum(axis=1)
+        counts = measured.hist_count.take(mine, axis=axis).reshape(n, -1).sum(axis=1)
         values.append(latency_values(hist, sums, counts))
     return {name: np.array([row[name] for row in values]) for name in values[0]}
 

@@ -22,6 +22,8 @@ class TokenPrices:
         long_input_usd_per_mtok: long tier; None: as the base tier. Likewise for the other two.
         long_cached_input_usd_per_mtok: see above.
         long_output_usd_per_mtok: see above.
+        cache_write_usd_per_mtok: prompt tokens written to the provider's cache; None: as other prompt tokens. At the
+            long tier it is dearer by as much as those are.
     """
 
     input_usd_per_mtok: float
@@ -31,28 +33,32 @@ class TokenPrices:
     long_input_usd_per_mtok: float | None = None
     long_cached_input_usd_per_mtok: float | None = None
     long_output_usd_per_mtok: float | None = None
+    cache_write_usd_per_mtok: float | None = None
 
     @property
-    def base(self) -> tuple[float, float, float]:
-        """(input, cached input, output) of the base tier, USD per million tokens."""
-        cached = self.cached_input_usd_per_mtok
+    def base(self) -> tuple[float, float, float, float]:
+        """(input, cached input, cache write, output) of the base tier, USD per million tokens."""
+        cached, written = self.cached_input_usd_per_mtok, self.cache_write_usd_per_mtok
         return (
             self.input_usd_per_mtok,
             self.input_usd_per_mtok if cached is None else cached,
+            self.input_usd_per_mtok if written is None else written,
             self.output_usd_per_mtok,
         )
 
     @property
-    def long(self) -> tuple[float, float, float]:
-        """(input, cached input, output) of the long-context tier, USD per million tokens."""
-        base_input, base_cached, base_output = self.base
+    def long(self) -> tuple[float, float, float, float]:
+        """(input, cached input, cache write, output) of the long-context tier, USD per million tokens."""
+        base_input, base_cached, base_written, base_output = self.base
         long_input, cached = self.long_input_usd_per_mtok, self.long_cached_input_usd_per_mtok
         if cached is None:
             # A provider that names no cached price for long prompts keeps its discount in proportion.
             cached = base_cached if long_input is None or base_input == 0 else base_cached * long_input / base_input
+        fresh = base_input if long_input is None else long_input
         return (
-            base_input if long_input is None else long_input,
+            fresh,
             cached,
+            fresh if base_input == 0 else base_written * fresh / base_input,
             base_output if self.long_output_usd_per_mtok is None else self.long_output_usd_per_mtok,
         )
 
@@ -103,8 +109,10 @@ class BackendFacts:
 
     Args:
         name: its name in the scenario.
-        kind: ``"pool"`` or ``"api"``.
+        kind: ``"pool"`` or ``"api"``; ``"cache"`` for answers that the gateway keeps, ``"service"`` for a helper,
+            ``"canned"`` for answers of the gateway itself.
         model: name of the model it serves.
+        provider: who runs it: of an API its provider, else ``"self-hosted"`` or ``"gateway"``; empty: unknown.
         gpu: GPU of a pool, empty for an API.
         gpus_per_replica: GPUs of one replica; 0 for an API.
         usd_per_gpu_hour: None: no price known.
@@ -112,6 +120,7 @@ class BackendFacts:
         billing_minimum_s: and for no less than this.
         operations_usd_per_month: people, monitoring; per month of 730 h.
         token_prices: None for a pool, or for an API without a known price.
+        usd_per_call: USD for each call, besides its tokens.
         profile: its speed; None: not stated.
         price_source: where the price comes from.
         price_as_of: ISO date of the price; empty: unknown.
@@ -121,6 +130,7 @@ class BackendFacts:
     name: str
     kind: str
     model: str = ""
+    provider: str = ""
     gpu: str = ""
     gpus_per_replica: int = 0
     usd_per_gpu_hour: float | None = None
@@ -128,6 +138,7 @@ class BackendFacts:
     billing_minimum_s: float = 0.0
     operations_usd_per_month: float = 0.0
     token_prices: TokenPrices | None = None
+    usd_per_call: float = 0.0
     profile: ProfileFacts | None = None
     price_source: str = ""
     price_as_of: str = ""
@@ -136,6 +147,8 @@ class BackendFacts:
     @property
     def priced(self) -> bool:
         """Whether its use can be turned into money."""
+        if self.kind in ("cache", "service", "canned"):
+            return True
         return (self.usd_per_gpu_hour if self.kind == "pool" else self.token_prices) is not None
 
 
@@ -168,6 +181,29 @@ class ClassLike(Protocol):
     def slo(self) -> SloLike | None: ...  # noqa: D102
 
 
+class AlertsLike(Protocol):
+    """The rules of a scenario, as `simlab.scenario.alerts.Alerts` describes them; None: off."""
+
+    @property
+    def least_calls(self) -> int: ...  # noqa: D102
+    @property
+    def tenant_spend(self) -> float | None: ...  # noqa: D102
+    @property
+    def call_cost(self) -> float | None: ...  # noqa: D102
+    @property
+    def period(self) -> float: ...  # noqa: D102
+    @property
+    def cache_drop(self) -> float | None: ...  # noqa: D102
+    @property
+    def errors(self) -> float | None: ...  # noqa: D102
+    @property
+    def refusals(self) -> float | None: ...  # noqa: D102
+    @property
+    def baseline(self) -> float: ...  # noqa: D102
+    @property
+    def spend_sd(self) -> float | None: ...  # noqa: D102
+
+
 class ScenarioLike(Protocol):
     """The part of a scenario that results read."""
 
@@ -181,6 +217,8 @@ class ScenarioLike(Protocol):
     def slo(self) -> SloLike | None: ...  # noqa: D102
     @property
     def budget(self) -> BudgetLike | None: ...  # noqa: D102
+    @property
+    def alerts(self) -> AlertsLike | None: ...  # noqa: D102
     @property
     def workload(self) -> Mapping[str, ClassLike]: ...  # noqa: D102
     def model_dump(self, *, mode: str, by_alias: bool) -> dict[str, Any]: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""Where the money went: one row for each tenant of each class on each backend, adding up to the bill.
+"""Where the money went: one row for each tenant, group of tasks, backend and reason, adding up to the bill.
 
 API tokens are priced from integer meters. A pool costs every second its replicas are leased, cold start and idle
 included, rounded up as the provider bills it, plus its stated operations cost. The busy share of a pool's GPU cost
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.results.facts import BackendFacts
-from simlab.results.measurements import CELL_DTYPE, Measurements
+from simlab.results.measurements import CELL_DTYPE, CELL_KEYS, REASONS, Measurements
 
 HOURS_PER_MONTH = 730.0
 """A twelfth of a year of 8760 h."""
@@ -26,8 +26,15 @@ NOBODY = -1
 MONEY = ("api_usd", "gpu_usd", "operations_usd")
 """The columns that add up to the bill; `idle_usd` is the part of `gpu_usd` paid for replicas that did nothing."""
 
-LEDGER_DTYPE = np.dtype([*CELL_DTYPE.descr, *((name, "f8") for name in (*MONEY, "idle_usd"))])
-"""`CELL_DTYPE` with `api_usd`, `gpu_usd`, `operations_usd` and `idle_usd` behind it."""
+WASTE = ("failed", "timed_out", "cancelled", "discarded", "duplicate", "shadow")
+"""Why money was spent in vain: the attempt failed, timed out, was cancelled (a hedge that lost, a client who hung up),
+brought an answer that did not pass, or was one nobody needed."""
+
+LEDGER_DTYPE = np.dtype(
+    [*CELL_DTYPE.descr, *((name, "f8") for name in (*MONEY, "idle_usd", *(f"waste_{kind}_usd" for kind in WASTE)))]
+)
+"""`CELL_DTYPE` with `api_usd`, `gpu_usd`, `operations_usd` and parts of these behind it: `idle_usd` of `gpu_usd`, and
+`waste_…_usd` of `api_usd` and of what is not idle of `gpu_usd`."""
 
 Array = NDArray[Any]
 
@@ -55,14 +62,16 @@ def leases_billed_s(measured: Measurements, facts: BackendFacts, backend: int) -
 
 
 def token_usd(rows: Array, facts: BackendFacts) -> NDArray[np.float64]:
-    """What the tokens of each row (`CELL_DTYPE`) cost at an API, USD; 0 where no price is known."""
-    total = np.zeros(len(rows))
+    """What the calls and tokens of each row (`CELL_DTYPE`) cost at an API, USD; 0 where no price is known."""
+    total = rows["attempts"] * facts.usd_per_call
     if facts.token_prices is None:
         return total
     prices = facts.token_prices
-    for tier, (input_usd, cached_usd, output_usd) in (("", prices.base), ("long_", prices.long)):
-        prompt, cached, output = (_tier(rows, tier, name) for name in ("prompt", "cached", "output"))
-        total += ((prompt - cached) * input_usd + cached * cached_usd + output * output_usd) / 1e6
+    for tier, usd in (("", prices.base), ("long_", prices.long)):
+        names = ("prompt", "cached", "written", "output")
+        prompt, cached, written, output = (_tier(rows, tier, name) for name in names)
+        parts = (prompt - cached - written, cached, written, output)
+        total += sum(tokens * price for tokens, price in zip(parts, usd, strict=True)) / 1e6
     return total
 
 
@@ -83,7 +92,7 @@ def bill(measured: Measurements, backends: Sequence[BackendFacts]) -> list[dict[
         cells = measured.cells[measured.cells["backend"] == index]
         total = np.zeros(1, CELL_DTYPE)
         for name in CELL_DTYPE.names or ():
-            if name.endswith("_tokens"):
+            if name.endswith("_tokens") or name == "attempts":
                 total[name] = cells[name].sum()
         leased_s = leases_billed_s(measured, facts, index)
         parts = {
@@ -99,21 +108,16 @@ def ledger(measured: Measurements, backends: Sequence[BackendFacts]) -> Array:
     """The ledger of one replication.
 
     Returns:
-        `LEDGER_DTYPE`, [T × B + B]: the rows of tenant t (counted over all classes) on backend b at t·B + b, zeros
-        where there was no traffic, and behind them for each backend the row of `NOBODY`.
+        `LEDGER_DTYPE`: a row for each cell, in the order of `CELL_KEYS`, and behind them for each backend the row of
+        `NOBODY`.
     """
-    n_backends, n_tenants = len(backends), sum(measured.tenants_of_class)
-    rows = np.zeros((n_tenants + 1) * n_backends, LEDGER_DTYPE)
-    first_of_class = np.concatenate(([0], np.cumsum(measured.tenants_of_class)[:-1])).astype(np.int64)
-    classes = np.repeat(np.arange(len(measured.tenants_of_class)), measured.tenants_of_class)
-    rows["cls"] = np.repeat(np.append(classes, NOBODY), n_backends)
-    tenants = np.append(np.arange(n_tenants) - first_of_class[classes], NOBODY)
-    rows["tenant"] = np.repeat(tenants, n_backends)
-    rows["backend"] = np.tile(np.arange(n_backends), n_tenants + 1)
-    cells = measured.cells
-    place = (first_of_class[cells["cls"]] + cells["tenant"]) * n_backends + cells["backend"]
-    for name in (CELL_DTYPE.names or ())[3:]:
-        np.add.at(rows[name], place, cells[name])
+    used = len(measured.cells)
+    rows = np.zeros(used + len(backends), LEDGER_DTYPE)
+    cells = measured.cells[np.lexsort([measured.cells[name] for name in reversed(CELL_KEYS)])]
+    for name in CELL_DTYPE.names or ():
+        rows[name][:used] = cells[name]
+    rows["cls"][used:] = rows["tenant"][used:] = NOBODY
+    rows["backend"][used:] = np.arange(len(backends))
     for index, (facts, owed) in enumerate(zip(backends, bill(measured, backends), strict=True)):
         mine = np.flatnonzero(rows["backend"] == index)
         rows["api_usd"][mine] = token_usd(rows[mine], facts)
@@ -122,7 +126,30 @@ def ledger(measured: Measurements, backends: Sequence[BackendFacts]) -> Array:
         rows["gpu_usd"][mine] = owed["gpu_usd"] * share
         rows["idle_usd"][mine] = owed["gpu_usd"] * idle * share
         rows["operations_usd"][mine] = owed["operations_usd"] * share
+    _name_waste(rows)
     return rows
+
+
+def _name_waste(rows: Array) -> None:
+    """Names the part of each row that was spent in vain."""
+    running_usd = rows["gpu_usd"] - rows["idle_usd"]
+    left = rows["api_usd"] + running_usd
+    for reason in ("duplicate", "shadow"):
+        mine = rows["reason"] == REASONS.index(reason)
+        rows[f"waste_{reason}_usd"][mine] = left[mine]
+        left = np.where(mine, 0.0, left)
+    parts = {kind: _lost(rows, kind, running_usd) for kind in ("timed_out", "cancelled", "discarded")}
+    parts["failed"] = _lost(rows, "lost", running_usd) - sum(parts.values())
+    for kind, usd in parts.items():
+        # What an engine's sum has too much by rounding must not make more waste than there was money.
+        rows[f"waste_{kind}_usd"] = np.clip(usd, 0.0, left)
+        left = left - rows[f"waste_{kind}_usd"]
+
+
+def _lost(rows: Array, kind: str, running_usd: Array) -> Array:
+    """What was lost of each row by one kind of waste: at an API as metered, of a replica's cost by work."""
+    work_s = np.where(rows["work_s"] > 0, rows["work_s"], 1.0)
+    return np.asarray(rows[f"{kind}_usd"] + running_usd * rows[f"{kind}_work_s"] / work_s)
 
 
 def idle_share(measured: Measurements, facts: BackendFacts, backend: int) -> float:

@@ -8,11 +8,15 @@ histograms whose buckets grow by a constant factor, so that every quantile is kn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simlab.results.counts import LIMIT_DTYPE, no_counters
+from simlab.results.groups import TaskGroups
+from simlab.results.stream import Stream
 
 HIST_LOW_S = 1e-6
 """Upper edge of bucket 0 in seconds; shorter times are all counted there."""
@@ -42,34 +46,70 @@ CELL_DTYPE = np.dtype(
     [
         ("cls", "i4"),
         ("tenant", "i4"),
+        ("group", "i4"),
         ("backend", "i4"),
+        ("reason", "i4"),
         ("attempts", "i8"),
         ("succeeded", "i8"),
         ("failed", "i8"),
         ("rate_limited", "i8"),
         ("timed_out", "i8"),
         ("rejected", "i8"),
+        ("cancelled", "i8"),
         ("prompt_tokens", "i8"),
         ("cached_tokens", "i8"),
+        ("written_tokens", "i8"),
         ("output_tokens", "i8"),
         ("long_prompt_tokens", "i8"),
         ("long_cached_tokens", "i8"),
+        ("long_written_tokens", "i8"),
         ("long_output_tokens", "i8"),
+        ("tasks_right", "i8"),
+        ("tasks_wrong", "i8"),
+        ("tasks_failed", "i8"),
         ("work_s", "f8"),
+        ("lost_work_s", "f8"),
+        ("timed_out_work_s", "f8"),
+        ("cancelled_work_s", "f8"),
+        ("discarded_work_s", "f8"),
+        ("lost_usd", "f8"),
+        ("timed_out_usd", "f8"),
+        ("cancelled_usd", "f8"),
+        ("discarded_usd", "f8"),
     ]
 )
-"""One tenant of one class on one backend over the whole horizon.
+"""One group of tasks (`TaskGroups`) of one tenant of one class on one backend over the whole horizon, attempts made for
+one reason (`REASONS`).
 
 Attempts end in exactly one of `succeeded`, `failed` (an error of the backend), `rate_limited`, `timed_out`, `rejected`,
-or are still running. Tokens are those of all billable attempts; `cached_tokens` is a part of `prompt_tokens`, and the
-`long_` columns are the part of each that an API bills at its long-context tier. `work_s` is replica seconds of marginal
-work.
+`cancelled` (nobody waited any more), or are still running. Tokens are those of all billable attempts; `cached_tokens`
+(read from a cache) and `written_tokens` (written to a provider's) are parts of `prompt_tokens`, and the `long_` columns
+are the part of each that an API bills at its long-context tier. `work_s` is replica seconds of marginal work. Of
+attempts in vain `lost_work_s` is that work, and `lost_usd` what an API took for them: those that timed out, were
+cancelled, or ended well with an answer that was discarded (one level of a cascade did not pass), and, the rest, failed.
+`tasks_` count the tasks that ended with an attempt of the cell, answered rightly, wrongly or not at all; what was tried
+again counts as the fallback or escalation it belongs to.
 """
 
+CELL_KEYS = ("cls", "tenant", "group", "backend", "reason")
+"""The fields that say which cell it is; the others are its meters."""
+
+REASONS = ("first", "retry", "hedge", "escalation", "fallback", "shadow", "duplicate", "helper")
+"""Why an attempt was made, in the order of the numbers in a cell's `reason`."""
+
 TASK_DTYPE = np.dtype(
-    [("arrived", "i8"), ("succeeded", "i8"), ("failed", "i8"), ("in_flight", "i8"), ("good", "i8"), ("retries", "i8")]
+    [
+        ("arrived", "i8"),
+        ("succeeded", "i8"),
+        ("failed", "i8"),
+        ("in_flight", "i8"),
+        ("good", "i8"),
+        ("retries", "i8"),
+        ("wrong", "i8"),
+    ]
 )
-"""The tasks of one class; `good` met every limit of its SLO, `arrived = succeeded + failed + in_flight`."""
+"""The tasks of one class; `good` met every limit of its SLO, `arrived = succeeded + failed + in_flight`, and `wrong` is
+the part of `failed` that got an answer, but not a right one."""
 
 TENANT_TASK_DTYPE = np.dtype(
     [
@@ -79,11 +119,12 @@ TENANT_TASK_DTYPE = np.dtype(
         ("succeeded", "i8"),
         ("failed", "i8"),
         ("good", "i8"),
+        ("wrong", "i8"),
         ("ttft_sum_s", "f8"),
         ("e2e_sum_s", "f8"),
     ]
 )
-"""The tasks of one tenant of one class after warm-up; the sums are over its successful tasks."""
+"""The tasks of one tenant of one class after warm-up; the sums are over its answered tasks, right or wrong."""
 
 WINDOW_DTYPE = np.dtype(
     [
@@ -103,6 +144,18 @@ WINDOW_DTYPE = np.dtype(
     ]
 )
 """One backend in one time window: counts, replica-seconds busy and up, request-seconds, KV block-seconds."""
+
+SAVING_DTYPE = np.dtype(
+    [
+        ("lookups", "i8"),
+        ("hits", "i8"),
+        ("wrong", "i8"),
+        ("prompt_tokens", "i8"),
+        ("output_tokens", "i8"),
+        ("usd", "f8"),
+    ]
+)
+"""What one layer of answer caches did for one tenant: lookups, hits (wrong ones among them), and what those saved."""
 
 REPLICA_DTYPE = np.dtype(
     [
@@ -146,11 +199,11 @@ class Measurements:
         class_features: C names of the feature each class belongs to.
         backend_names: B names, pools before APIs, in file order.
         tenants_of_class: number of tenants of each class.
-        cells: `CELL_DTYPE`, [T × B] in any order, whole horizon.
+        cells: `CELL_DTYPE`, [T × groups × B × reasons that can occur] in any order, whole horizon.
         tasks: `TASK_DTYPE`, [C], tasks that arrived after warm-up.
         tasks_total: `TASK_DTYPE`, [C], whole horizon.
         tenant_tasks: `TENANT_TASK_DTYPE`, [T], after warm-up.
-        hist: int64 [4, C, B, HIST_BUCKETS], order `HIST_METRICS`, successful tasks after warm-up; TTFT and E2E are
+        hist: int64 [4, C, B, HIST_BUCKETS], order `HIST_METRICS`, answered tasks after warm-up; TTFT and E2E are
             measured from arrival at the gateway.
         hist_sum: float64 [4, C, B], exact sums of what `hist` counted, s.
         hist_count: int64 [4, C, B].
@@ -158,6 +211,14 @@ class Measurements:
         window_hist: int64 [W, 2, COARSE_BUCKETS], order `COARSE_METRICS`, over all backends.
         replicas: `REPLICA_DTYPE`, one row a lease.
         peak_in_flight: most tasks in the system at once.
+        savings: `SAVING_DTYPE`, for each tenant of each class one row a layer of answer caches; empty: there are none.
+        groups: the groups of tasks of each class; empty: one group each.
+        stream: spending and calls from window to window; None: nobody asked for alerts.
+        counters: `COUNTER_DTYPE`, [C]: what limits, lines, caps and context budgets did to each class; empty: nothing
+            was counted.
+        limit_names: of the gateway's limits, in order.
+        limits: `LIMIT_DTYPE`, one row a limit.
+        queue_wait_hist: int64 [C, HIST_BUCKETS], waits at limits of each class; [0, 0]: nothing waits.
     """
 
     horizon_s: float
@@ -179,6 +240,18 @@ class Measurements:
     window_hist: NDArray[np.int64]
     replicas: NDArray[Any]
     peak_in_flight: int
+    savings: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SAVING_DTYPE))
+    groups: tuple[TaskGroups, ...] = ()
+    stream: Stream | None = None
+    counters: NDArray[Any] = field(default_factory=lambda: no_counters(0))
+    limit_names: tuple[str, ...] = ()
+    limits: NDArray[Any] = field(default_factory=lambda: np.zeros(0, LIMIT_DTYPE))
+    queue_wait_hist: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+
+    @property
+    def groups_of_classes(self) -> tuple[TaskGroups, ...]:
+        """The groups of tasks of each class."""
+        return self.groups or (TaskGroups(),) * len(self.class_names)
 
     @property
     def measured_s(self) -> float:

@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.results.facts import BackendFacts
-from simlab.results.ledger import HOURS_PER_MONTH, MONEY, leases_billed_s
-from simlab.results.measurements import HIST_GAMMA, HIST_METRICS, WINDOW_DTYPE, Measurements, histogram_quantile
+from simlab.results.ledger import HOURS_PER_MONTH, MONEY, WASTE, leases_billed_s
+from simlab.results.measurements import (
+    CELL_KEYS,
+    HIST_GAMMA,
+    HIST_METRICS,
+    REASONS,
+    WINDOW_DTYPE,
+    Measurements,
+    histogram_quantile,
+)
+from simlab.results.savings import layer_savings, prompt_cache_usd
 
 NAN = float("nan")
 
@@ -39,14 +48,27 @@ _LATENCIES = {
     "e2e": "time from arrival at the gateway to the last token",
 }
 
+_REASONS_IN_WORDS = {
+    "retry": "retries",
+    "hedge": "hedges, the second of two parallel attempts",
+    "escalation": "answers of a cascade's higher levels",
+    "fallback": "attempts at a fallback",
+    "shadow": "shadow traffic",
+    "duplicate": "requests that a client sent again",
+    "helper": "helpers: classifiers, verifiers, embeddings, samples to compare",
+}
+"""Why attempts after the first are made, each a part of the bill."""
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("tasks", "tasks", "tasks that arrived after warm-up"),
         Metric("succeeded", "tasks", "of these, the ones that succeeded"),
         Metric("failed", "tasks", "of these, the ones that failed for good, rejections included"),
+        Metric("wrong", "tasks", "of the failed ones, those that got an answer, but not a right one"),
         Metric("in_flight", "tasks", "of these, the ones not finished at the horizon"),
         Metric("success_ratio", "ratio", "succeeded / (succeeded + failed)"),
+        Metric("answered_ratio", "ratio", "tasks with an answer, right or wrong / (succeeded + failed)"),
         Metric("slo_ratio", "ratio", "tasks that met every limit of their SLO / (succeeded + failed)"),
         Metric("goodput_rps", "1/s", "tasks that met every limit of their SLO, per second after warm-up"),
         Metric("throughput_rps", "1/s", "succeeded tasks per second after warm-up"),
@@ -59,6 +81,10 @@ METRICS: dict[str, Metric] = {
         Metric("rate_limited", "attempts", "attempts answered 429, whole run"),
         Metric("timed_out", "attempts", "attempts the gateway gave up, whole run"),
         Metric("rejected", "attempts", "attempts turned away as longer than a pool's context or KV cache, whole run"),
+        Metric("cancelled", "attempts", "attempts that nobody waited for any more, whole run"),
+        Metric("fallback_ratio", "ratio", "tasks that ended on a fallback / tasks that ended"),
+        Metric("escalation_ratio", "ratio", "tasks that ended above a cascade's first level / tasks that ended"),
+        Metric("cache_answer_ratio", "ratio", "tasks that the gateway's caches answered / tasks that ended"),
         Metric("cost_usd", "USD", "the bill of the whole run, warm-up included"),
         Metric("cost_usd_per_month", "USD/month", "the bill, stretched to a month of 730 h"),
         Metric("cost_per_success_usd", "USD/task", "the bill / tasks that succeeded in the whole run"),
@@ -69,6 +95,21 @@ METRICS: dict[str, Metric] = {
         Metric("idle_usd", "USD", "the part of gpu_usd paid while replicas did nothing, cold start included"),
         Metric("operations_usd", "USD", "the part of the bill for stated operations cost"),
         *(
+            Metric(f"{reason}_usd", "USD", f"the part of the bill for {what}")
+            for reason, what in _REASONS_IN_WORDS.items()
+        ),
+        Metric(
+            "waste_usd",
+            "USD",
+            "the part of the bill, idle GPUs aside, for attempts whose answer nobody used: failed, timed out, "
+            "cancelled, not passed by a cascade, duplicate or shadow",
+        ),
+        Metric(
+            "cache_saved_usd",
+            "USD",
+            "what the gateway's caches and prompt caches saved of API prices, and of GPU time at the price of its work",
+        ),
+        *(
             Metric(
                 f"{name}_s_{kind}", "s", f"{'mean' if kind == 'mean' else f'{kind[1:]} % quantile'} of the {meaning}"
             )
@@ -78,6 +119,9 @@ METRICS: dict[str, Metric] = {
         Metric("prompt_tokens", "tokens", "billable prompt tokens, cached ones included, whole run"),
         Metric("cached_tokens", "tokens", "of these, read from a prefix or prompt cache"),
         Metric("output_tokens", "tokens", "billable output tokens, whole run"),
+        Metric("written_tokens", "tokens", "of the prompt tokens, written to a provider's prompt cache"),
+        Metric("prompt_tokens_per_call", "tokens/call", "billable prompt tokens / attempts at pools and APIs"),
+        Metric("output_tokens_per_call", "tokens/call", "billable output tokens / attempts at pools and APIs"),
         Metric("prompt_tokens_per_s", "tokens/s", "prompt tokens per second after warm-up"),
         Metric("output_tokens_per_s", "tokens/s", "output tokens per second after warm-up"),
         Metric("prefix_hit_ratio", "ratio", "cached_tokens / prompt_tokens"),
@@ -150,6 +194,21 @@ def latency_values(hist: NDArray[np.int64], sums: NDArray[np.float64], counts: N
     return values
 
 
+def _money(rows: NDArray[Any]) -> float:
+    """What some ledger rows add up to, USD."""
+    return float(sum(rows[name].sum() for name in MONEY))
+
+
+def _tasks(rows: NDArray[Any]) -> NDArray[np.int64]:
+    """The tasks that ended in each of some ledger rows."""
+    return np.asarray(rows["tasks_right"] + rows["tasks_wrong"] + rows["tasks_failed"])
+
+
+def _ended_on(ledger: NDArray[Any], reason: str) -> float:
+    """The tasks that ended with an attempt made for a reason."""
+    return float(_tasks(ledger[ledger["reason"] == REASONS.index(reason)]).sum())
+
+
 def replication_values(
     measured: Measurements, backends: Sequence[BackendFacts], ledger: NDArray[Any]
 ) -> dict[str, float]:
@@ -161,7 +220,11 @@ def replication_values(
         ledger: its rows, `LEDGER_DTYPE`.
     """
     tasks = {name: int(measured.tasks[name].sum()) for name in measured.tasks.dtype.names or ()}
-    sums = {name: float(ledger[name].sum()) for name in (ledger.dtype.names or ())[3:]}
+    sums = {name: float(ledger[name].sum()) for name in ledger.dtype.names or () if name not in CELL_KEYS}
+    ended = sums["tasks_right"] + sums["tasks_wrong"] + sums["tasks_failed"]
+    kinds = np.array([facts.kind for facts in backends])[ledger["backend"]]
+    calls = float(ledger["attempts"][np.isin(kinds, ("pool", "api"))].sum())
+    saved = sum(layer["usd"] for layer in layer_savings(measured).values())
     finished = tasks["succeeded"] + tasks["failed"]
     # Nothing finished of what arrived: that is no success, and no unknown either.
     hopeless = 0.0 if tasks["arrived"] else NAN
@@ -174,8 +237,10 @@ def replication_values(
         "tasks": tasks["arrived"],
         "succeeded": tasks["succeeded"],
         "failed": tasks["failed"],
+        "wrong": tasks["wrong"],
         "in_flight": tasks["in_flight"],
         "success_ratio": tasks["succeeded"] / finished if finished else hopeless,
+        "answered_ratio": (tasks["succeeded"] + tasks["wrong"]) / finished if finished else hopeless,
         "slo_ratio": tasks["good"] / finished if finished else hopeless,
         "goodput_rps": ratio(tasks["good"], measured.measured_s),
         "throughput_rps": ratio(tasks["succeeded"], measured.measured_s),
@@ -186,18 +251,28 @@ def replication_values(
         "rate_limited": sums["rate_limited"],
         "timed_out": sums["timed_out"],
         "rejected": sums["rejected"],
+        "cancelled": sums["cancelled"],
+        "fallback_ratio": ratio(_ended_on(ledger, "fallback"), ended),
+        "escalation_ratio": ratio(_ended_on(ledger, "escalation"), ended),
+        "cache_answer_ratio": ratio(float(_tasks(ledger[kinds == "cache"]).sum()), ended),
         "cost_usd": cost,
         "cost_usd_per_month": ratio(cost * HOURS_PER_MONTH * 3600.0, measured.horizon_s),
         "cost_per_success_usd": ratio(cost, int(measured.tasks_total["succeeded"].sum())),
         "usd_per_mtok": ratio(cost * 1e6, sums["prompt_tokens"] + sums["output_tokens"]),
         "usd_per_output_mtok": ratio(cost * 1e6, sums["output_tokens"]),
         **{name: sums[name] for name in (*MONEY, "idle_usd")},
+        **{f"{reason}_usd": _money(ledger[ledger["reason"] == REASONS.index(reason)]) for reason in _REASONS_IN_WORDS},
+        "waste_usd": sum(sums[f"waste_{kind}_usd"] for kind in WASTE),
+        "cache_saved_usd": saved + float(prompt_cache_usd(measured, backends).sum()),
         **latency_values(
             measured.hist.sum(axis=(1, 2)), measured.hist_sum.sum(axis=(1, 2)), measured.hist_count.sum(axis=(1, 2))
         ),
         "prompt_tokens": sums["prompt_tokens"],
         "cached_tokens": sums["cached_tokens"],
         "output_tokens": sums["output_tokens"],
+        "written_tokens": sums["written_tokens"],
+        "prompt_tokens_per_call": ratio(sums["prompt_tokens"], calls),
+        "output_tokens_per_call": ratio(sums["output_tokens"], calls),
         **window_values(measured.windows[chosen], float(lengths[chosen].sum()), gpus),
         "prefix_hit_ratio": ratio(sums["cached_tokens"], sums["prompt_tokens"]),
         "gpu_hours": sum(leased) / 3600.0,

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simlab.results.facts import BackendFacts
 from simlab.results.files import output_error
+from simlab.results.groups import GroupNames, TaskGroups
+from simlab.results.keys import OF_BACKEND, of_backends
+from simlab.results.measurements import REASONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,22 +26,39 @@ REQUEST_DTYPE = np.dtype(
         ("task_id", "i8"),
         ("cls", "i4"),
         ("tenant", "i4"),
+        ("group", "i4"),
         ("backend", "i4"),
         ("attempt", "i4"),
+        ("reason", "i4"),
         ("arrival_s", "f8"),
+        ("started_s", "f8"),
         ("first_token_s", "f8"),
         ("finish_s", "f8"),
         ("prompt_tokens", "i8"),
         ("cached_tokens", "i8"),
+        ("written_tokens", "i8"),
         ("output_tokens", "i8"),
         ("outcome", "i4"),
         ("preemptions", "i4"),
+        ("usd", "f8"),
     ]
 )
-"""One attempt; `outcome` is an index into `OUTCOMES`, a time that never came is NaN."""
+"""One attempt; `outcome` is an index into `OUTCOMES`, `reason` one into `REASONS`, `group` one into the class's
+`TaskGroups`; a time that never came is NaN. `usd` is what the attempt cost, on a replica the price of its work."""
 
-OUTCOMES = ("succeeded", "failed", "rate_limited", "timed_out", "rejected")
+OUTCOMES = ("succeeded", "failed", "rate_limited", "timed_out", "rejected", "cancelled")
 """How an attempt ends."""
+
+_BY_GROUP = ("tier", "route", "prompt_version")
+
+_SOURCES = {"class": "cls", "feature": "cls", "provider": "backend", "model": "backend"}
+"""The field that tells a column, where it is not the one of its name."""
+
+_COLUMNS = (
+    *("task_id", "feature", "class", "tenant", *_BY_GROUP, "backend", "provider", "model"),
+    *(REQUEST_DTYPE.names or ())[5:],
+)
+"""Columns of the file, in order."""
 
 _NUMBERS = {"i8": "int64", "i4": "int32", "f8": "float64"}
 
@@ -48,8 +69,9 @@ class RequestLog:
     Args:
         path: the file; what is there is replaced on closing.
         class_names: names by index, as `Measurements.class_names`.
-        backend_names: likewise.
-        outcome_names: names of the outcome codes.
+        backends: what is known of each backend.
+        features: of each class; none: unknown.
+        groups: the groups of tasks of each class; none: one each.
 
     Raises:
         OutputError: from any method, when the file cannot be written.
@@ -60,26 +82,30 @@ class RequestLog:
         path: Path,
         *,
         class_names: Sequence[str],
-        backend_names: Sequence[str],
-        outcome_names: Sequence[str] = OUTCOMES,
+        backends: Sequence[BackendFacts],
+        features: Sequence[str] = (),
+        groups: Sequence[TaskGroups] = (),
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
         self._beside = path.with_name(f".{path.name}.part")
-        self._names = {
-            "class": (pa.array(class_names, pa.string()), "cls"),
-            "backend": (pa.array(backend_names, pa.string()), "backend"),
-            "outcome": (pa.array(outcome_names, pa.string()), "outcome"),
+        names = {
+            "class": class_names,
+            "feature": features or ["default"] * len(class_names),
+            **{key: of_backends(backends, key) for key in OF_BACKEND},
+            "outcome": OUTCOMES,
+            "reason": REASONS,
         }
+        self._groups = {key: GroupNames(key, groups or [TaskGroups()] * len(class_names)) for key in _BY_GROUP}
+        names |= {key: group.names for key, group in self._groups.items()}
+        self._names = {column: pa.array(list(names[column]), pa.string()) for column in names}
         coded = pa.dictionary(pa.int32(), pa.string())
-        fields = []
-        for name in REQUEST_DTYPE.names or ():
-            column = "class" if name == "cls" else name
-            kind = coded if column in self._names else pa.type_for_alias(_NUMBERS[REQUEST_DTYPE[name].str[1:]])
-            fields.append(pa.field(column, kind))
-        self._schema = pa.schema(fields)
+        self._schema = pa.schema(
+            pa.field(name, coded if name in names else pa.type_for_alias(_NUMBERS[REQUEST_DTYPE[name].str[1:]]))
+            for name in _COLUMNS
+        )
         self.rows = 0
         try:
             self._writer: Any = pq.ParquetWriter(self._beside, self._schema, compression="zstd")
@@ -107,12 +133,15 @@ class RequestLog:
 
         columns = []
         for field in self._schema:
-            if field.name in self._names:
-                names, source = self._names[field.name]
-                codes = pa.array(np.ascontiguousarray(batch[source], np.int32))
-                columns.append(pa.DictionaryArray.from_arrays(codes, names))
+            if field.name in self._groups:
+                codes = self._groups[field.name].of(batch)
             else:
-                columns.append(pa.array(np.ascontiguousarray(batch[field.name]), field.type))
+                codes = batch[_SOURCES.get(field.name, field.name)]
+            if field.name in self._names:
+                indices = pa.array(np.ascontiguousarray(codes, np.int32))
+                columns.append(pa.DictionaryArray.from_arrays(indices, self._names[field.name]))
+            else:
+                columns.append(pa.array(np.ascontiguousarray(codes), field.type))
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def close(self) -> None:
@@ -143,7 +172,7 @@ class RequestLog:
 
 
 def read_request_log(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A request log as a DataFrame: the columns of `REQUEST_DTYPE`, `cls` as ``class``, names instead of codes.
+    """A request log as a DataFrame: who, where and why by name, then the meters of `REQUEST_DTYPE`.
 
     Args:
         path: the file.

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 import simlab
 from simlab.results import sentences, sources
+from simlab.results.alerts import Alert, alerts
 from simlab.results.batches import half_widths
-from simlab.results.breakdown import KEYS, UNUSED, rows_of
+from simlab.results.breakdown import rows_of
 from simlab.results.facts import NOTHING, BackendFacts, Outside, ScenarioLike
 from simlab.results.interval import Draws, Estimate, around, student
 from simlab.results.keeping_up import overloaded
-from simlab.results.ledger import MONEY, leases_billed_s, ledger
-from simlab.results.measurements import Measurements
+from simlab.results.keys import KEYS, places
+from simlab.results.ledger import MONEY, WASTE, leases_billed_s, ledger
+from simlab.results.measurements import CELL_KEYS, Measurements
 from simlab.results.metrics import COSTS, METRICS, replication_values, resolution
+from simlab.results.savings import cache_rows
 from simlab.results.verdict import Verdict, verdict
 from simlab.results.windows import window_columns
 
@@ -32,7 +35,8 @@ SCHEMA_VERSION = 1
 """Version of the result JSON; raised when a reader of the old one would be misled."""
 
 _MONEY_COLUMNS = frozenset(
-    {*COSTS, *MONEY, "idle_usd", "cost_share"} | {f"{name}_{end}" for name in COSTS for end in ("low", "high")}
+    {*COSTS, *MONEY, "idle_usd", "waste_usd", "cost_share"}
+    | {f"{name}_{end}" for name in COSTS for end in ("low", "high")}
 )
 """Columns of a breakdown that are undefined for what has no price."""
 
@@ -222,7 +226,7 @@ class Result:
         return [dict(row) for row in self._rows[key]]
 
     def by(self, key: str) -> pd.DataFrame:
-        """One row for each ``"backend"``, ``"feature"``, ``"class"`` or ``"tenant"``, means over replications.
+        """One row for each name of a key (`simlab.results.keys.KEYS`), means over replications.
 
         Raises:
             ValueError: for another key.
@@ -238,32 +242,52 @@ class Result:
         return pd.DataFrame(window_columns(self.measurements))
 
     def ledger(self, replication: int | None = None) -> pd.DataFrame:
-        """The bill in rows: class, feature, tenant, backend, attempts by outcome, tokens, and where the money went.
+        """The bill in rows: who, where, why, attempts by outcome, tokens, and where the money went.
 
         Args:
             replication: of this one; None: means over all.
 
         Returns:
-            ``usd`` = ``api_usd`` + ``gpu_usd`` + ``operations_usd`` adds up to the bill; ``idle_usd`` is a part of
-            ``gpu_usd``. Rows without traffic and cost are left out.
+            A column for each key but outcome, then meters and money: ``usd`` = ``api_usd`` + ``gpu_usd`` +
+            ``operations_usd`` adds up to the bill; ``idle_usd`` and ``waste_…_usd`` are parts of it. Rows without
+            traffic and cost are left out.
         """
         import pandas as pd
 
         chosen = self.ledgers if replication is None else (self.ledgers[replication],)
         first, measured = chosen[0], self.measurements[0]
-        classes = [*measured.class_names, UNUSED]
-        features = [*measured.class_features, UNUSED]
-        columns: dict[str, Any] = {
-            "class": [classes[i] for i in first["cls"]],
-            "feature": [features[i] for i in first["cls"]],
-            "tenant": [f"t{i}" if i >= 0 else UNUSED for i in first["tenant"]],
-            "backend": [measured.backend_names[i] for i in first["backend"]],
-        }
-        for name in (first.dtype.names or ())[3:]:
-            columns[name] = chosen[0][name] if len(chosen) == 1 else np.mean([rows[name] for rows in chosen], axis=0)
+        columns: dict[str, Any] = {}
+        for key in KEYS[:-1]:
+            names, place = places(measured, first, self.backends, key)
+            columns[key] = [names[i] for i in place]
+        for name in (first.dtype.names or ())[len(CELL_KEYS) :]:
+            columns[name] = first[name] if len(chosen) == 1 else np.mean([rows[name] for rows in chosen], axis=0)
         frame = pd.DataFrame(columns)
         frame["usd"] = frame[list(MONEY)].sum(axis=1)
         return frame[(frame["attempts"] > 0) | (frame["usd"] > 0)].reset_index(drop=True)
+
+    @cached_property
+    def waste(self) -> list[dict[str, Any]]:
+        """The money spent in vain by kind: ``what``, ``usd`` and ``share`` of the bill, means over replications."""
+        total = float(np.mean([sum(rows[name].sum() for name in MONEY) for rows in self.ledgers]))
+        usd = {kind: float(np.mean([rows[f"waste_{kind}_usd"].sum() for rows in self.ledgers])) for kind in WASTE}
+        return [
+            {"what": kind, "usd": spent, "share": spent / total if total else float("nan")}
+            for kind, spent in usd.items()
+        ]
+
+    @cached_property
+    def caches(self) -> list[dict[str, Any]]:
+        """What each cache did and saved, see `simlab.results.savings.cache_rows`."""
+        return cache_rows(self.measurements, self.backends)
+
+    @cached_property
+    def alerts(self) -> list[Alert]:
+        """What the scenario's alert rules said, replication by replication; none when it has no rules."""
+        rules = self.scenario.alerts
+        if rules is None:
+            return []
+        return [alert for i, measured in enumerate(self.measurements) for alert in alerts(rules, measured, i)]
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -345,6 +369,9 @@ class Result:
             "calibration": {"mode": self.calibration, "draws": len(self.drawn)},
             "metrics": {name: estimate.as_dict() for name, estimate in self.estimates.items()},
             "by": {key: self.rows(key) for key in KEYS},
+            "waste": self.waste,
+            "caches": self.caches,
+            "alerts": [alert.as_dict() for alert in self.alerts],
             "warnings": self.warnings,
             "assumptions": self.assumptions,
             "profiles": self.profiles,

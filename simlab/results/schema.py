@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from simlab.results.breakdown import KEYS
+from simlab.results.alerts import RULES
 from simlab.results.facts import FIXED, NOTHING, SAMPLED
+from simlab.results.keys import KEYS
+from simlab.results.ledger import WASTE
 from simlab.results.metrics import METRICS
 from simlab.results.verdict import MET, MISSED, UNDECIDED
 
 _NUMBER = {"type": ["number", "null"]}
+_KNOWN = {"type": "number"}
 _TEXT = {"type": "string"}
 
 
@@ -85,6 +88,33 @@ def result_schema() -> dict[str, Any]:
                         for key in KEYS
                     }
                 ),
+                "waste": {
+                    "type": "array",
+                    "items": _object({"what": {"enum": list(WASTE)}, "usd": _NUMBER, "share": _NUMBER}),
+                },
+                "caches": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "cache": _TEXT,
+                            **dict.fromkeys(("lookups", "hits", "wrong", "hit_ratio"), _NUMBER),
+                            **dict.fromkeys(("prompt_tokens", "output_tokens", "saved_usd"), _NUMBER),
+                        }
+                    ),
+                },
+                "alerts": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "rule": {"enum": list(RULES)},
+                            "subject": _TEXT,
+                            "replication": {"type": "integer", "minimum": 0},
+                            **dict.fromkeys(("onset_s", "detected_s", "until_s", "value", "limit"), _KNOWN),
+                            "unit": _TEXT,
+                            "sentence": _TEXT,
+                        }
+                    ),
+                },
                 "warnings": {"type": "array", "items": _TEXT},
                 "assumptions": {"type": "array", "items": _TEXT},
                 "profiles": {

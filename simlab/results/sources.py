@@ -29,24 +29,32 @@ def profiles(backends: Sequence[BackendFacts], outside: Mapping[str, Sequence[Ou
 
 
 def prices(backends: Sequence[BackendFacts]) -> list[dict[str, Any]]:
-    """Each price that was used, with source and date; a pool has ``usd_per_gpu_hour``, an API the token prices."""
+    """Each price that was used, with source and date.
+
+    Returns:
+        A pool has ``usd_per_gpu_hour``, an API the token prices, a helper ``usd_per_call``. Caches have none.
+    """
     found: list[dict[str, Any]] = []
     for facts in backends:
-        if not facts.priced:
+        if not facts.priced or facts.kind == "cache":
             continue
         price: dict[str, Any] = {"backend": facts.name, "source": facts.price_source, "as_of": facts.price_as_of}
-        if facts.token_prices is None:
+        if facts.kind == "service" and (facts.usd_per_call or facts.token_prices is None):
+            price["usd_per_call"] = facts.usd_per_call
+        elif facts.token_prices is None:
             price |= {"gpu": facts.gpu, "usd_per_gpu_hour": facts.usd_per_gpu_hour}
-        else:
-            input_usd, cached_usd, output_usd = facts.token_prices.base
+        if facts.token_prices is not None:
+            input_usd, cached_usd, written_usd, output_usd = facts.token_prices.base
             price |= {
                 "model": facts.model,
                 "input_usd_per_mtok": input_usd,
                 "cached_input_usd_per_mtok": cached_usd,
                 "output_usd_per_mtok": output_usd,
             }
+            if facts.token_prices.cache_write_usd_per_mtok is not None:
+                price["cache_write_usd_per_mtok"] = written_usd
             if facts.token_prices.long_threshold_tokens is not None:
-                long_input, long_cached, long_output = facts.token_prices.long
+                long_input, long_cached, _, long_output = facts.token_prices.long
                 price |= {
                     "long_threshold_tokens": facts.token_prices.long_threshold_tokens,
                     "long_input_usd_per_mtok": long_input,

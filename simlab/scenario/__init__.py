@@ -1,14 +1,20 @@
 """What an architect writes: scenario models, YAML loading with line numbers, units, JSON Schema."""
 
+from simlab.scenario.alerts import Alerts
+from simlab.scenario.answers import AnswerModel
 from simlab.scenario.apis import Api, ApiPrice
 from simlab.scenario.bundled import bundled, bundled_dir, locate
+from simlab.scenario.caches import Caches, PromptCache
 from simlab.scenario.dist import Dist, Empirical, Exponential, Fixed, Geometric, Lognormal
-from simlab.scenario.gateway import Gateway, Retry, Route
+from simlab.scenario.gateway import Gateway
 from simlab.scenario.loader import json_schema, load, scenario_from_dict, variants_of
 from simlab.scenario.operations import Operation
 from simlab.scenario.pools import GpuPrice, Pool
+from simlab.scenario.reliability import Breaker, Client, Hedge, Retry
+from simlab.scenario.routing import Route
 from simlab.scenario.scenario import Scenario
 from simlab.scenario.slo import Budget, Slo
+from simlab.scenario.tasks import Queries, Task
 from simlab.scenario.workload import (
     Arrivals,
     Closed,
@@ -28,10 +34,15 @@ from simlab.scenario.workload import (
 )
 
 __all__ = [
+    "Alerts",
+    "AnswerModel",
     "Api",
     "ApiPrice",
     "Arrivals",
+    "Breaker",
     "Budget",
+    "Caches",
+    "Client",
     "Closed",
     "Dist",
     "Documents",
@@ -42,12 +53,15 @@ __all__ = [
     "Gateway",
     "Geometric",
     "GpuPrice",
+    "Hedge",
     "Lengths",
     "Lognormal",
     "Operation",
     "Poisson",
     "Pool",
     "Prefix",
+    "PromptCache",
+    "Queries",
     "RateProfile",
     "Retry",
     "Route",
@@ -55,6 +69,7 @@ __all__ = [
     "Sessions",
     "Slo",
     "Summary",
+    "Task",
     "Tenants",
     "Trace",
     "TraceFormat",

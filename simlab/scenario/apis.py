@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from simlab.scenario.base import Fault, Model
+from simlab.scenario.caches import PromptCache
+from simlab.scenario.capabilities import Offers
 from simlab.scenario.dist import SecondsDist
 from simlab.scenario.units import Count, PerMinute, Ratio, Seconds, UsdPerMtok
 
@@ -19,6 +21,9 @@ class ApiPrice(Model):
     output_usd_per_mtok: UsdPerMtok = Field(ge=0, description="output tokens, USD per million")
     cached_input_usd_per_mtok: Annotated[UsdPerMtok, Field(ge=0)] | None = Field(
         None, description="prompt tokens read from the provider's cache, USD per million; none: as other prompt tokens"
+    )
+    cache_write_usd_per_mtok: Annotated[UsdPerMtok, Field(ge=0)] | None = Field(
+        None, description="prompt tokens written to the provider's cache, USD per million; none: as other prompt tokens"
     )
 
 
@@ -43,12 +48,21 @@ class Api(Model):
         None, description="tokens a minute, prompt and output, then 429; none: no limit"
     )
     error_probability: Ratio = Field(0.0, description="share of attempts that fail with a server error")
+    stream_break_probability: Ratio = Field(
+        0.0, description="share of answers that break off, at any token alike; what was streamed is paid"
+    )
     price: ApiPrice | None = Field(None, description="token prices; none: the provider's list prices (genai-prices)")
     cached_input_ratio: Ratio = Field(
         0.0, description="share of a prompt's shared-prefix tokens that is billed at the cached price"
     )
+    offers: Offers = Field(Offers(), description="what it can do, for classes that need something")
+    prompt_cache: PromptCache | None = Field(
+        None, description="the provider's prompt cache, request by request; none: cached_input_ratio says it"
+    )
 
     def checks(self) -> Iterator[Fault]:
-        """A queue needs a limit to wait for."""
+        """A queue needs a limit to wait for; one way to say what is cached."""
+        if self.prompt_cache is not None and self.cached_input_ratio > 0:
+            yield Fault(("cached_input_ratio",), "prompt_cache already says what is cached; leave one of them out")
         if self.when_full == "reject" and self.concurrency is None:
             yield Fault(("when_full",), "read reject, but there is no limit to be above; give concurrency too")

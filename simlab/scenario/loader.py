@@ -13,11 +13,13 @@ from simlab.errors import Problem, ScenarioError
 from simlab.names import nearest
 from simlab.scenario import tree
 from simlab.scenario.bundled import bundled, locate
+from simlab.scenario.caches import Caches
 from simlab.scenario.explain import at, in_order, problems
-from simlab.scenario.gateway import Route
+from simlab.scenario.limits import Limit
 from simlab.scenario.operations import Operation
 from simlab.scenario.outline import Outline, faults, keys, suggest
 from simlab.scenario.read_yaml import read_file, read_text
+from simlab.scenario.routing import Route
 from simlab.scenario.scenario import Scenario
 from simlab.scenario.tree import Node
 from simlab.scenario.units import Seconds
@@ -194,6 +196,7 @@ def _readable(data: Mapping[str, Any]) -> Outline:
     """The outline of a broken scenario, from those of its parts that are valid by themselves."""
     gateway = data.get("gateway")
     routes = gateway.get("routes") if isinstance(gateway, Mapping) else None
+    limits = gateway.get("limits") if isinstance(gateway, Mapping) else None
     operations = data.get("operations")
     horizon_s = _valid(Seconds, data.get("horizon", Scenario.model_fields["horizon"].default))
     return Outline(
@@ -201,10 +204,17 @@ def _readable(data: Mapping[str, Any]) -> Outline:
         pools=keys(data, "pools"),
         apis=keys(data, "apis"),
         routes=[_valid(Route, route) for route in routes] if isinstance(routes, list) else [],
+        aliases=_valid(dict[str, str], gateway.get("aliases", {})) or {} if isinstance(gateway, Mapping) else {},
+        tiers=[],
+        fallback=_valid(dict[str, str], gateway.get("fallback", {})) or {} if isinstance(gateway, Mapping) else {},
+        answers=keys(gateway, "answers") if isinstance(gateway, Mapping) else [],
+        hedge_to=None,
         operations=[_valid(Operation, item) for item in operations] if isinstance(operations, list) else [],
         horizon_s=horizon_s if horizon_s is not None and horizon_s > 0 else None,
         warmup_s=_valid(Seconds, data.get("warmup", 0.0)),
         window_s=_valid(Seconds, data["window"]) if data.get("window") is not None else None,
+        limits=[_valid(Limit, limit) for limit in limits] if isinstance(limits, list) else [],
+        caches=_valid(Caches, gateway.get("caches", {})) if isinstance(gateway, Mapping) else None,
     )
 
 

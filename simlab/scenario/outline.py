@@ -12,8 +12,12 @@ from typing import Any
 
 from simlab.names import nearest
 from simlab.scenario.base import Fault
-from simlab.scenario.gateway import Route
+from simlab.scenario.caches import Caches
+from simlab.scenario.limit_checks import limit_names
+from simlab.scenario.limits import Limit
 from simlab.scenario.operations import Operation
+from simlab.scenario.reliability import fallback_faults
+from simlab.scenario.routing import Route
 
 
 @dataclass(frozen=True)
@@ -23,18 +27,32 @@ class Outline:
     Attributes:
         classes, pools, apis: names, in file order.
         routes: the gateway's routes; None for one that could not be read.
+        aliases: other names of backends.
+        tiers: of all classes; empty when they could not be read.
+        fallback: who stands in for whom.
+        answers: names of canned answers.
+        hedge_to: backend of hedges; None: by the route.
         operations: likewise.
         horizon_s, warmup_s, window_s: None when they could not be read.
+        caches: likewise.
+        limits: the gateway's; None for one that could not be read.
     """
 
     classes: Sequence[str]
     pools: Sequence[str]
     apis: Sequence[str]
     routes: Sequence[Route | None]
+    aliases: Mapping[str, str]
+    tiers: Sequence[str]
+    fallback: Mapping[str, str]
+    answers: Sequence[str]
+    hedge_to: str | None
     operations: Sequence[Operation | None]
     horizon_s: float | None
     warmup_s: float | None
     window_s: float | None
+    caches: Caches | None = None
+    limits: Sequence[Limit | None] = ()
 
     @property
     def backends(self) -> list[str]:
@@ -46,6 +64,16 @@ def faults(outline: Outline) -> Iterator[Fault]:
     """Yields every reference that leads nowhere and every time outside the horizon."""
     yield from _names(outline)
     yield from _routes(outline)
+    yield from _aliases(outline)
+    yield from fallback_faults(dict(outline.fallback), outline.backends, list(outline.answers))
+    if outline.hedge_to is not None and outline.hedge_to not in outline.backends:
+        message = f"read {outline.hedge_to!r}, which is no backend; {suggest(outline.hedge_to, outline.backends)}"
+        yield Fault(("gateway", "hedge", "to"), message)
+    for name in outline.answers:
+        if name in outline.backends:
+            yield Fault(("gateway", "answers", name), f"{name!r} is a backend, too; name the answer otherwise")
+    yield from _caches(outline)
+    yield from limit_names(outline.limits, outline.classes, [*outline.backends, *outline.aliases], outline.apis)
     yield from _times(outline)
 
 
@@ -84,17 +112,41 @@ def _routes(outline: Outline) -> Iterator[Fault]:
             if name not in outline.classes:
                 message = f"read {name!r}, which is no workload class; {suggest(name, outline.classes)}"
                 yield Fault(("gateway", "routes", i, "classes", j), message)
-        for backend in route.to:
-            if backend not in outline.backends:
-                message = f"read {backend!r}, which is no backend; {suggest(backend, outline.backends)}"
-                yield Fault(("gateway", "routes", i, "to", backend), message)
-        taken.update(route.classes or outline.classes)
+        known = [*outline.backends, *outline.aliases]
+        for path, backend in route.targets:
+            if backend not in known:
+                message = f"read {backend!r}, which is no backend; {suggest(backend, known)}"
+                yield Fault(("gateway", "routes", i, *path), message)
+        for j, tier in enumerate(route.tiers):
+            if outline.tiers and tier not in outline.tiers:
+                message = f"read {tier!r}, which is no class's tier; {suggest(tier, outline.tiers)}"
+                yield Fault(("gateway", "routes", i, "tiers", j), message)
+        if not route.tiers and not route.tenants:
+            taken.update(route.classes or outline.classes)
     for name in outline.classes:
         if outline.routes and name not in taken:
             yield Fault(
                 ("gateway", "routes"),
-                f"no route takes class {name!r}; name it in a route, or end with one without classes",
+                f"no route takes all of class {name!r}; name it in a route without tiers and tenants, or end with one "
+                "without classes",
             )
+
+
+def _aliases(outline: Outline) -> Iterator[Fault]:
+    for alias, backend in outline.aliases.items():
+        if alias in outline.backends:
+            yield Fault(("gateway", "aliases", alias), f"{alias!r} is a backend itself; name the alias otherwise")
+        if backend not in outline.backends:
+            message = f"read {backend!r}, which is no backend; {suggest(backend, outline.backends)}"
+            yield Fault(("gateway", "aliases", alias), message)
+
+
+def _caches(outline: Outline) -> Iterator[Fault]:
+    for layer, cache in outline.caches.layers.items() if outline.caches is not None else ():
+        for i, name in enumerate(cache.classes):
+            if name not in outline.classes:
+                message = f"read {name!r}, which is no workload class; {suggest(name, outline.classes)}"
+                yield Fault(("gateway", "caches", layer, "classes", i), message)
 
 
 def _times(outline: Outline) -> Iterator[Fault]:

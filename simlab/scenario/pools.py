@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from simlab.scenario.base import Fault, Model
+from simlab.scenario.capabilities import Offers
 from simlab.scenario.units import Bytes, Count, Ratio, Seconds, Tokens, UsdPerHour, UsdPerMonth
 
 
@@ -50,6 +51,7 @@ class Pool(Model):
     max_model_len: Annotated[Tokens, Field(ge=1)] | None = Field(
         None, description="vLLM --max-model-len: longest prompt plus output, tokens; none: the model's own"
     )
+    offers: Offers = Field(Offers(), description="what it can do, for classes that need something")
     block_size: Count = Field(16, ge=1, description="vLLM --block-size: tokens of one KV block")
     kv_blocks: Annotated[Count, Field(ge=2)] | None = Field(
         None,

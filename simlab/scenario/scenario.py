@@ -10,13 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
-from simlab.scenario import tree
+from simlab.scenario import cache_checks, capabilities, limit_checks, tree
+from simlab.scenario.alerts import Alerts
+from simlab.scenario.answers import AnswerModel
 from simlab.scenario.apis import Api
 from simlab.scenario.base import Fault, Model, Name
 from simlab.scenario.gateway import Gateway
 from simlab.scenario.operations import Operation
 from simlab.scenario.outline import Outline, faults
 from simlab.scenario.pools import Pool
+from simlab.scenario.routing import Route
 from simlab.scenario.slo import Budget, Slo
 from simlab.scenario.tree import Node
 from simlab.scenario.units import Seconds
@@ -58,7 +61,11 @@ class Scenario(Model):
     workload: dict[Name, WorkloadClass] = Field(description="workload classes by name; at least one")
     pools: dict[Name, Pool] = Field({}, description="self-hosted pools by name")
     apis: dict[Name, Api] = Field({}, description="API endpoints by name")
+    models: dict[Name, AnswerModel] = Field(
+        {}, description="what answers are worth, by the `model` of pools and APIs; one not named is always right"
+    )
     gateway: Gateway = Field(Gateway(), description="routes, timeout, retries")
+    alerts: Alerts | None = Field(None, description="rules on the stream of calls and spending; none: nobody looks")
     slo: Slo | None = Field(None, description="latency objectives of every class that has none of its own")
     budget: Budget | None = Field(None, description="what may be spent; none: no limit")
     operations: list[Operation] = Field([], description="planned operations on pools")
@@ -110,17 +117,51 @@ class Scenario(Model):
         """The objectives that hold for a workload class."""
         return self.workload[name].slo or self.slo
 
+    def route_for(self, cls: str, tier: str, tenant: int) -> Route | None:
+        """The route that a task takes; None when there are no routes, and the only backend gets everything."""
+        return next((route for route in self.gateway.routes if route.matches(cls, tier, tenant)), None)
+
+    def backend_called(self, name: str) -> str:
+        """The backend of this name or alias."""
+        return self.gateway.aliases.get(name, name)
+
     def route_of(self, name: str) -> dict[str, float]:
-        """Backends and shares (summing to 1) of the requests of a workload class."""
+        """Backends and shares (summing to 1) of the first attempts of a workload class, caches and limits aside.
+
+        Where a route decides by what happens in the run (price, latency, overflow) the shares are a first guess.
+        """
         if not self.gateway.routes:
             return {self.backends[0]: 1.0}
-        route = next(route for route in self.gateway.routes if not route.classes or name in route.classes)
-        total = sum(route.to.values())
-        return {backend: weight / total for backend, weight in route.to.items() if weight > 0}
+        cls = self.workload[name]
+        weights = [(k + 1.0) ** -cls.tenants.skew for k in range(cls.tenants.count)]
+        special = {tenant for route in self.gateway.routes for tenant in route.tenants if tenant < len(weights)}
+        groups = [(tenant, weights[tenant]) for tenant in special]
+        others = next((tenant for tenant in range(len(weights)) if tenant not in special), None)
+        if others is not None:
+            groups.append((others, sum(weights) - sum(weight for _, weight in groups)))
+        shares: dict[str, float] = {}
+        for tier, tier_share in cls.task.shares.items():
+            for tenant, weight in groups:
+                route = self.route_for(name, tier, tenant)
+                if route is None:
+                    continue
+                targets = route.first_shares(tier)
+                if route.by in capabilities.ADAPTIVE:
+                    fits = capabilities.fitting(self, name, route)
+                    targets = dict.fromkeys(fits, 1.0 / max(1, len(fits)))
+                for target, share in targets.items():
+                    backend = self.backend_called(target)
+                    shares[backend] = shares.get(backend, 0.0) + tier_share * weight / sum(weights) * share
+        return shares
 
     def checks(self) -> Iterator[Fault]:
         """References lead somewhere, times lie inside the horizon."""
-        yield from faults(self.outline())
+        found = list(faults(self.outline()))
+        yield from found
+        yield from cache_checks.faults(self, routed=not found)
+        if not found:
+            yield from limit_checks.faults(self)
+            yield from capabilities.faults(self)
 
     def outline(self) -> Outline:
         """Its names and references."""
@@ -129,8 +170,15 @@ class Scenario(Model):
             pools=list(self.pools),
             apis=list(self.apis),
             routes=self.gateway.routes,
+            aliases=self.gateway.aliases,
+            tiers=list(dict.fromkeys(tier for cls in self.workload.values() for tier in cls.task.shares)),
+            fallback=self.gateway.fallback,
+            answers=list(self.gateway.answers),
+            hedge_to=None if self.gateway.hedge is None else self.gateway.hedge.to,
             operations=self.operations,
             horizon_s=self.horizon,
             warmup_s=self.warmup,
             window_s=self.window,
+            caches=self.gateway.caches,
+            limits=self.gateway.limits,
         )

@@ -9,8 +9,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from simlab.scenario.base import Fault, Model
+from simlab.scenario.capabilities import Needs
+from simlab.scenario.context import Context
 from simlab.scenario.dist import NumberDist, SecondsDist, TokensDist
+from simlab.scenario.limits import Caps
+from simlab.scenario.reliability import Client
 from simlab.scenario.slo import Slo
+from simlab.scenario.tasks import Queries, Task
 from simlab.scenario.units import NOTATIONS, Count, Factor, Rate, Seconds, Tokens
 
 
@@ -21,6 +26,7 @@ class Tenants(Model):
     skew: Factor = Field(
         0.0, ge=0, description="Zipf exponent of their shares: 0 is equal, 1 gives the k-th tenant 1/k of the first's"
     )
+    users: Count = Field(1, ge=1, description="users of each tenant, all alike; for caches that keep them apart")
 
 
 class RateProfile(Model):
@@ -118,6 +124,7 @@ class TraceFormat(Model):
     output_tokens: str = Field(min_length=1, description="column of the output's tokens")
     hash_ids: str | None = Field(None, description="column with the list of ids of the prompt's blocks; none: none")
     hash_block_tokens: Count = Field(512, ge=1, description="tokens in a block that `hash_ids` names")
+    query: str | None = Field(None, description="column that names the question: equal values are the same; none: none")
 
 
 class Trace(Model):
@@ -227,6 +234,16 @@ class WorkloadClass(Model):
     prefix: Prefix | None = Field(None, description="shared beginnings of prompts; none: every prompt is its own")
     sessions: Sessions | None = Field(None, description="multi-turn conversations; none: single requests")
     slo: Slo | None = Field(None, description="this class's own objectives; none: the scenario's")
+    task: Task = Field(Task(), description="what is to be done, for policies that look at it")
+    needs: Needs = Field(Needs(), description="what a backend must offer to serve it; a way to another is an error")
+    client: Client | None = Field(None, description="who waits for the answers; none: they wait as long as it takes")
+    caps: Caps | None = Field(None, description="caps on its requests, in place of the gateway's where they say so")
+    context: Context | None = Field(
+        None, description="what its prompts consist of besides lengths.prompt, and how much of it may be; none: nothing"
+    )
+    queries: Queries | None = Field(
+        None, description="how often the same question is asked again; none: no two requests are alike"
+    )
 
     def checks(self) -> Iterator[Fault]:
         """Which parts go together."""
@@ -238,7 +255,7 @@ class WorkloadClass(Model):
                 "{prompt: {kind: lognormal, mean: 800, p95: 2400}, output: 250}",
             )
         if kind == "trace":
-            for name in ("lengths", "prefix", "sessions"):
+            for name in ("lengths", "prefix", "sessions", "context"):
                 if getattr(self, name) is not None:
                     yield Fault((name,), f"not with trace arrivals: the trace says it; leave {name} out")
         if kind == "closed" and self.sessions is not None:

@@ -29,6 +29,7 @@ class RequestLayout:
         prompt_tokens, output_tokens: columns of the lengths.
         hash_ids: column with the ids of the prompt's blocks, or None.
         hash_block_tokens: tokens in such a block.
+        query: column that names the question, or None.
     """
 
     arrival: str
@@ -37,12 +38,13 @@ class RequestLayout:
     output_tokens: str
     hash_ids: str | None = None
     hash_block_tokens: int = 512
+    query: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """The columns it needs."""
-        names = [self.arrival, self.prompt_tokens, self.output_tokens]
-        return names if self.hash_ids is None else [*names, self.hash_ids]
+        optional = [name for name in (self.hash_ids, self.query) if name is not None]
+        return [self.arrival, self.prompt_tokens, self.output_tokens, *optional]
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def from_scenario(written: TraceFormat) -> RequestLayout:
         written.output_tokens,
         written.hash_ids,
         written.hash_block_tokens,
+        written.query,
     )
 
 

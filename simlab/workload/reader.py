@@ -44,6 +44,7 @@ class Block:
         segment_ptr: i8[n + 1] or None: as in `simlab.workload.Chunk`, likewise the next two.
         segment_id: i8[m] or None.
         segment_tokens: i8[m] or None.
+        query: i8[n] or None: which question is asked.
     """
 
     first_row: int
@@ -53,6 +54,7 @@ class Block:
     segment_ptr: NDArray[np.int64] | None = None
     segment_id: NDArray[np.int64] | None = None
     segment_tokens: NDArray[np.int64] | None = None
+    query: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -108,7 +110,9 @@ class TraceReader:
             prompt = whole_numbers(self.table, batch, 1, layout.prompt_tokens)
             output = whole_numbers(self.table, batch, 2, layout.output_tokens)
             segments = None if layout.hash_ids is None else _segments(self.table, batch, prompt, layout)
-            yield Block(first_row, arrival_s, prompt, output, *(segments or (None, None, None)))
+            query = None if layout.query is None else _questions(self.table, batch, layout)
+            ptr, ids, tokens = segments or (None, None, None)
+            yield Block(first_row, arrival_s, prompt, output, ptr, ids, tokens, query)
             first_row += len(arrival_s)
         if first_row == 0:
             raise trace_error(str(self.path), "has column names but no requests; it must hold at least one")
@@ -263,13 +267,21 @@ def _chain(table: Table, line: int, value: Any, layout: RequestLayout) -> Sequen
         _fail(table, line, value, f"{layout.hash_ids} must be a list of block ids")
     if all(type(block) is int and 0 <= block < 2**62 for block in ids):
         return ids
-    return [_identity(table, line, block, layout) for block in ids]
+    return [_identity(table, line, block, layout.hash_ids) for block in ids]
 
 
-def _identity(table: Table, line: int, block: Any, layout: RequestLayout) -> int:
-    """A block id as a number below 2^62: text and large numbers by their BLAKE2 digest."""
+def _questions(table: Table, batch: Batch, layout: RequestLayout) -> NDArray[np.int64]:
+    """What each request asks, as numbers; whole numbers are the same as they are written."""
+    values = batch.columns[-1]
+    ids = [int(value) if isinstance(value, str) and value.isdecimal() else value for value in values]
+    pairs = zip(batch.lines, ids, strict=True)
+    return np.array([_identity(table, line, value, layout.query) for line, value in pairs], np.int64)
+
+
+def _identity(table: Table, line: int, block: Any, name: str | None) -> int:
+    """An id as a number below 2^62: text and large numbers by their BLAKE2 digest."""
     if isinstance(block, bool) or not isinstance(block, int | str):
-        _fail(table, line, block, f"{layout.hash_ids} must hold whole numbers or texts")
+        _fail(table, line, block, f"{name} must hold whole numbers or texts")
     if isinstance(block, int) and 0 <= block < 2**62:
         return block
     digest = hashlib.blake2b(str(block).encode(), digest_size=8).digest()

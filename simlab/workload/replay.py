@@ -189,12 +189,14 @@ class TraceReplay:
             times = arrival_s[row] + moment * gaps[row]
             order = np.argsort(times, kind="stable")
             row, copy, arrival_s = row[order], copy[order], times[order]
+        worlds = copy + play.repetition * 2**20
+        query = None if block.query is None else moved_ids(block.query[row], worlds)
         if block.segment_ptr is None or block.segment_id is None or block.segment_tokens is None:
-            return Chunk(arrival_s, *self._lengths(prompt, output, row, copy, first))
-        ptr, entries, world = _chains(block.segment_ptr, row, copy + play.repetition * 2**20)
+            return Chunk(arrival_s, *self._lengths(prompt, output, row, copy, first), query=query)
+        ptr, entries, world = _chains(block.segment_ptr, row, worlds)
         return Chunk(
             arrival_s, prompt[row], output[row], ptr, moved_ids(block.segment_id[entries], world),
-            block.segment_tokens[entries],
+            block.segment_tokens[entries], query,
         )  # fmt: skip
 
     def _lengths(
@@ -233,7 +235,7 @@ def _rows(block: Block, low: int, high: int) -> Block:
         ptr = ptr - ptr[0]
     return Block(
         block.first_row + low, block.arrival_s[low:high], block.prompt_tokens[low:high], block.output_tokens[low:high],
-        ptr, ids, tokens,
+        ptr, ids, tokens, None if block.query is None else block.query[low:high],
     )  # fmt: skip
 
 
@@ -243,8 +245,9 @@ def _part(chunk: Chunk, low: int, high: int) -> Chunk:
     assert chunk.prompt_tokens is not None
     assert chunk.output_tokens is not None
     lengths = chunk.prompt_tokens[low:high], chunk.output_tokens[low:high]
+    query = None if chunk.query is None else chunk.query[low:high]
     if chunk.segment_ptr is None or chunk.segment_id is None or chunk.segment_tokens is None:
-        return Chunk(chunk.arrival_s[low:high], *lengths)
+        return Chunk(chunk.arrival_s[low:high], *lengths, query=query)
     ptr = chunk.segment_ptr[low : high + 1]
     ids, tokens = chunk.segment_id[ptr[0] : ptr[-1]], chunk.segment_tokens[ptr[0] : ptr[-1]]
-    return Chunk(chunk.arrival_s[low:high], *lengths, ptr - ptr[0], ids, tokens)
+    return Chunk(chunk.arrival_s[low:high], *lengths, ptr - ptr[0], ids, tokens, query)

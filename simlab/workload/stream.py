@@ -24,6 +24,7 @@ class Chunk:
         segment_ptr: i8[n + 1]: request i's prompt begins with segments ``segment_ptr[i]:segment_ptr[i + 1]``.
         segment_id: i8[m], >= 0; an equal chain of ids is an equal beginning of a prompt.
         segment_tokens: i8[m], tokens of each segment, >= 1; the chain is never longer than the prompt.
+        query: i8[n] or None: which question is asked; equal ids are the same question.
     """
 
     arrival_s: NDArray[np.float64]
@@ -32,6 +33,7 @@ class Chunk:
     segment_ptr: NDArray[np.int64] | None = None
     segment_id: NDArray[np.int64] | None = None
     segment_tokens: NDArray[np.int64] | None = None
+    query: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)

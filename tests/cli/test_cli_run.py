@@ -20,6 +20,7 @@ from synthetic_run import Scenario, Slo
 from simlab.cli import run
 from simlab.errors import OutputError
 from simlab.results import REQUEST_DTYPE, RequestLog, Result
+from simlab.results.keys import KEYS
 
 RESULT = synthetic_run.result(2)
 FILES = {
@@ -28,10 +29,7 @@ FILES = {
     "metrics.parquet",
     "ledger.parquet",
     "windows.parquet",
-    "by_backend.parquet",
-    "by_feature.parquet",
-    "by_class.parquet",
-    "by_tenant.parquet",
+    *(f"by_{key}.parquet" for key in KEYS),
 }
 
 
@@ -49,7 +47,7 @@ class Simulation:
         how["progress"](0, 2, "compiling the engine (once)")
         how["progress"](2, 2)
         if how["log"] is not None:
-            with RequestLog(how["log"], class_names=("chat",), backend_names=("h100",)) as log:
+            with RequestLog(how["log"], class_names=("chat",), backends=synthetic_run.FACTS[:1]) as log:
                 log.append(np.zeros(3, REQUEST_DTYPE))
         return self.result
 

@@ -275,7 +275,7 @@ def test_the_bundled_chat_scenario_against_closed_forms() -> None:
     assert lengths.prompt is not None
     assert lengths.output is not None
     prompt, output = lengths.prompt.distribution().mean(), lengths.output.distribution().mean()
-    input_usd, _, output_usd = cloud.token_prices.base
+    input_usd, _, _, output_usd = cloud.token_prices.base
     usd_per_mtok = (prompt * input_usd + output * output_usd) / (prompt + output)
     assert found.api_usd_per_mtok.value == pytest.approx(usd_per_mtok, rel=0.02)
     # One replica: four GPUs for 730 h, and the people. It pays from bill / price on, if it carries as much.

@@ -137,10 +137,12 @@ def test_fewer_than_two_plans_are_none() -> None:
 
 
 def test_every_metric_of_time_and_money_has_a_direction() -> None:
-    parts = {"api_usd", "gpu_usd", "operations_usd"}
+    parts = {"api_usd", "gpu_usd", "operations_usd", "cache_saved_usd"}
+    parts |= {f"{reason}_usd" for reason in ("hedge", "escalation", "fallback", "shadow", "duplicate", "helper")}
     for name, metric in METRICS.items():
         if metric.unit == "s" or (metric.unit.startswith("USD") and name not in parts):
-            assert direction(name) == -1
+            assert direction(name) == -1, name
+    assert direction("cache_saved_usd") == 1
     assert direction("goodput_rps") == 1
     assert direction("tasks") == 0
 

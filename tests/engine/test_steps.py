@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from simlab.assemble import coefficients
 from simlab.draws import Distribution
 from simlab.engine import ClassSpec, Engine, PoolSpec, WorldSpec
-from simlab.engine.engine import alias_table
+from simlab.engine.build import alias_table
 from simlab.engine.step_time import step_seconds, steps_by
 from simlab.engine.tasks import draw_alias
 from simlab.profiles import StepTime
@@ -64,9 +64,8 @@ def test_a_step_lasts_as_its_profile_says(
     )
     if prefill + decodes == 0:
         decodes = 1
-    seconds = step_seconds(
-        engine(step)._p, 0, decodes, prefill, min(prefill, requests), context, prefill_context, work
-    )
+    world = engine(step)  # which must live as long as its address is used
+    seconds = step_seconds(world._p, 0, decodes, prefill, min(prefill, requests), context, prefill_context, work)
     expected = step.step_s(prefill, decodes, context, prefill_context, work, min(prefill, requests))
     assert seconds == pytest.approx(expected, rel=1e-12)
 

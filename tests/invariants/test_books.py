@@ -30,6 +30,7 @@ OUTCOMES = {
     a.RATE_LIMITED: "rate_limited",
     a.TIMED_OUT: "timed_out",
     a.REJECTED: "rejected",
+    a.CANCELLED: "cancelled",
 }
 
 
@@ -37,7 +38,7 @@ def check_attempts(done: Run) -> None:
     """The ledger's cells are the log, added up."""
     w = done.world
     for cell in w.cells:
-        mine = done.of(cls=cell["cls"], tenant=cell["tenant"], backend=cell["backend"])
+        mine = done.of(cls=cell["cls"], tenant=cell["tenant"], backend=cell["backend"], reason=cell["reason"])
         assert cell["attempts"] == len(mine)
         for code, name in OUTCOMES.items():
             assert cell[name] == (mine["outcome"] == code).sum()

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import synthetic_run
 
 from simlab.errors import OutputError
 from simlab.results import OUTCOMES, REQUEST_DTYPE, RequestLog, read_request_log
+from simlab.results.groups import TaskGroups
+
+GROUPS = (TaskGroups(("low", "high"), ("v1",), (("cheap", "dear"),)),)
 
 
 def batch(n: int, first: int = 0) -> np.ndarray:
@@ -18,13 +22,15 @@ def batch(n: int, first: int = 0) -> np.ndarray:
     rows["task_id"] = np.arange(first, first + n)
     rows["backend"] = rows["task_id"] % 2
     rows["outcome"] = rows["task_id"] % len(OUTCOMES)
+    rows["group"] = rows["task_id"] % 3 == 0
+    rows["usd"] = rows["task_id"] * 1e-3
     rows["arrival_s"] = rows["task_id"] * 0.25
     rows["first_token_s"] = np.where(rows["outcome"] == 0, rows["arrival_s"] + 0.1, np.nan)
     return rows
 
 
 def opened(path: Path) -> RequestLog:
-    return RequestLog(path, class_names=("chat",), backend_names=("h100", "api"))
+    return RequestLog(path, class_names=("chat",), backends=synthetic_run.FACTS, features=["help"], groups=GROUPS)
 
 
 def test_rows_come_back_in_order_with_names(tmp_path: Path) -> None:
@@ -38,9 +44,15 @@ def test_rows_come_back_in_order_with_names(tmp_path: Path) -> None:
     assert log.rows == len(frame) == 30
     assert frame["task_id"].tolist() == list(range(30))
     assert frame["class"].unique().tolist() == ["chat"]
-    assert frame["backend"].tolist() == ["h100", "api"] * 15
-    assert frame["outcome"].tolist() == [*OUTCOMES] * 6
-    assert frame["first_token_s"].isna().sum() == 24
+    assert frame["backend"].tolist() == ["h100", "frontier-api"] * 15
+    assert frame["model"].tolist() == ["llama-3.1-70b", "frontier-large"] * 15
+    assert frame["feature"].unique().tolist() == ["help"]
+    assert frame["tier"].tolist() == ["high", "low", "low"] * 10
+    assert frame["route"].tolist() == ["dear", "cheap", "cheap"] * 10
+    assert frame["prompt_version"].unique().tolist() == ["v1"]
+    assert frame["usd"].sum() == pytest.approx(sum(range(30)) * 1e-3)
+    assert frame["outcome"].tolist() == [*OUTCOMES] * 5
+    assert frame["first_token_s"].isna().sum() == 25
     assert pq.ParquetFile(path).num_row_groups == 3
     assert list(read_request_log(path, ["task_id"])) == ["task_id"]
     assert list(tmp_path.iterdir()) == [path]

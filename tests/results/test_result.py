@@ -17,8 +17,8 @@ from synthetic_run import Budget, Scenario, Slo, WorkloadClass
 from simlab.report.html import html
 from simlab.report.text import text
 from simlab.results import Estimate, Result, result_schema, words
-from simlab.results.breakdown import KEYS
 from simlab.results.interval import student
+from simlab.results.keys import KEYS
 from simlab.results.metrics import METRICS
 from simlab.results.windows import ALL
 
@@ -116,16 +116,19 @@ def test_warmup_is_cut_from_metrics_and_not_from_cost() -> None:
 def test_breakdowns_add_up(key: str) -> None:
     frame = RESULT.by(key)
     assert frame["cost_share"].sum() == pytest.approx(1.0)
-    for name in ("attempts", "prompt_tokens", "output_tokens"):
-        assert frame[name].sum() == pytest.approx(RESULT[name].value)
-    if key != "backend":
+    assert frame["cost_usd"].sum() == pytest.approx(RESULT["cost_usd"].value, rel=1e-9)
+    tokens = () if key == "outcome" else ("prompt_tokens", "output_tokens", "tasks_right", "waste_usd")
+    for name in ("attempts", *tokens):
+        whole = RESULT["succeeded"] if name == "tasks_right" else RESULT[name]
+        assert frame[name].sum() == pytest.approx(whole.value)
+    if key in ("feature", "class", "tenant"):
         assert frame["tasks"].sum() == pytest.approx(RESULT["tasks"].value)
         assert frame["goodput_rps"].sum() == pytest.approx(RESULT["goodput_rps"].value)
     assert (frame["cost_usd_low"] <= frame["cost_usd"]).all()
 
 
 def test_a_breakdown_by_something_else_is_refused() -> None:
-    with pytest.raises(ValueError, match="backend, feature, class, tenant"):
+    with pytest.raises(ValueError, match="backend, feature, class, tenant, tier"):
         RESULT.by("colour")
 
 

@@ -71,6 +71,15 @@ def with_set(name: str, *sets: str) -> Case:
     return Case(name, GOOD, sets=sets)
 
 
+def with_caches(name: str, caches: str, *edits: tuple[str, str]) -> Case:
+    return changed(name, ("  retry: {max", f"  caches: {caches}\n  retry: {{max"), *edits)
+
+
+def with_gateway(name: str, text: str) -> Case:
+    """The good scenario with something more under ``gateway``."""
+    return changed(name, ("  retry: {max_attempts: 3}", f"  {text}"))
+
+
 _BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]\n" for before, here in zip("abcdef", "bcdefg", strict=True)
 )
@@ -213,6 +222,93 @@ CASES = [
     Case("no-backend", "workload: {a: {arrivals: {kind: poisson, rate: 1}, lengths: {prompt: 1, output: 1}}}\n"),
     Case("no-class", "workload: {}\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
     Case("workload-list", "workload: [chat]\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
+    # --- caches
+    with_caches("cache-zeros", "{exact: {ttl: 0, capacity: 0, ttl_by: {chat: 0s}}}"),
+    with_caches("cache-scope", "{exact: {scope: [tenent]}}"),
+    with_caches("cache-class-unknown", "{exact: {classes: [chta]}, semantic: {hit_ratio: 30%, ttl_by: {faq: 1h}}}"),
+    with_caches("cache-never-hits", "{exact: {classes: [chat]}, semantic: {classes: [chat], match: {hit: 1}}}"),
+    with_caches("cache-of-no-results", "{results: {}}"),
+    with_caches("semantic-nothing-said", "{semantic: {ttl: 1h}}"),
+    with_caches("semantic-said-twice", "{semantic: {hit_ratio: 30%, match: {hit: 60%}}}"),
+    with_caches("semantic-false-above-all", "{semantic: {hit_ratio: 3%, false_hit_ratio: 4%}}"),
+    with_caches("semantic-threshold-alone", "{semantic: {match: {hit: 60%}, threshold: 0.9, false_hit_ratio: 1%}}"),
+    with_caches(
+        "semantic-curve",
+        "{semantic: {threshold: 0.95, curve: {0.8: {hit: 60%}, 0.9: {hit: 70%, false_hit: 1%}}}}",
+    ),
+    changed("prompt-cache-zeros", ("ttft: 400ms", "prompt_cache: {min_tokens: 0, block: 0, ttl: 0}\n    ttft: 400ms")),
+    changed("prompt-cache-above-prompts", ("ttft: 400ms", "prompt_cache: {min_tokens: 1024}\n    ttft: 400ms")),
+    changed(
+        "prompt-cache-of-nothing",
+        ("ttft: 400ms", "prompt_cache: {}\n    ttft: 400ms"),
+        ("    prefix: {system: 400}\n", ""),
+    ),
+    changed(
+        "prompt-cache-twice", ("ttft: 400ms", "prompt_cache: {}\n    cached_input_ratio: 0.5\n    ttft: 400ms")
+    ),
+    changed("change-of-nothing", ("prefix: {system: 400}", "task: {changes: [{at: 1min}]}")),
+    changed(
+        "changes-out-of-order",
+        ("prefix: {system: 400}", "task: {changes: [{at: 9min, prompt_version: b}, {at: 1min, model_version: c}]}"),
+    ),
+    changed("change-after-end", ("prefix: {system: 400}", "task: {changes: [{at: 9h, prompt_version: b}]}")),
+    changed("no-users", ("tenants: {count: 20,", "tenants: {count: 20, users: 0,")),
+    # --- the gateway's other policies
+    with_gateway("fallback-circle", "fallback: {gpt-4.1: local, local: gpt-4.1}"),
+    with_gateway("fallback-to-nothing", "fallback: {gpt-4.1: apology, locl: gpt-4.1}"),
+    with_gateway("hedge-after-timeout", "timeout: 2s\n  hedge: {after: 3s}"),
+    with_gateway("ttft-timeout-above-timeout", "timeout: 2s\n  ttft_timeout: 5s"),
+    with_gateway("breaker-never-opens", "breaker: {cool_down: 10s}"),
+    with_gateway("shed-by-nothing", "shed: {keep: -1}"),
+    with_gateway("shed-nobody", "shed: {queue: 10}"),
+    with_gateway("limit-of-nothing", "limits: [{per: tenant}]"),
+    with_gateway("limit-names", "limits: [{classes: [chta], rpm: 5}, {per: key, apis: [gpt], rpm: 5}]"),
+    with_gateway("limit-of-calls-by-class", "limits: [{per: provider, classes: [chat], rpm: 5}]"),
+    with_gateway("limit-of-tasks-by-api", "limits: [{per: tenant, apis: [gpt-4.1], rpm: 5, keys: 2}]"),
+    with_gateway("limit-burst-alone", "limits: [{burst: 5, burst_tokens: 10, concurrency: 3}]"),
+    with_gateway("limit-degrade-nowhere", "limits: [{rpm: 5, when_over: degrade}, {rpm: 5, degrade_to: local}]"),
+    with_gateway("limit-degrade-itself", "limits: [{per: key, rpm: 5, when_over: degrade, degrade_to: gpt-4.1}]"),
+    with_gateway("limit-tenant-unknown", "limits: [{tenants: [25], rpm: 5}]"),
+    with_gateway("queue-for-nothing", "queue: {length: 10}"),
+    with_gateway("caps-longer-than-nothing", "caps: {when_longer: truncate}"),
+    with_gateway("caps-zero", "caps: {input_tokens: 0, usd: 0, retries: -1}"),
+    changed("jitter-above-delay", ("max_attempts: 3", "max_attempts: 3, jitter: 150%")),
+    changed("retry-budget-zero", ("max_attempts: 3", "max_attempts: 3, budget: {ratio: 0}")),
+    changed("cascade-of-one", ("to: {local: 90, gpt-4.1: 10}", "by: cascade\n      cascade: [{to: local}]")),
+    changed(
+        "cascade-without-confidence",
+        ("to: {local: 90, gpt-4.1: 10}", "by: cascade\n      cascade: [{to: local}, {to: gpt-4.1}]"),
+    ),
+    changed("conversation-of-single-requests", ("prefix: {system: 400}", "caps: {conversation_usd: 1}")),
+    changed("history-of-single-requests", ("prefix: {system: 400}", "context: {caps: {history: 4k}}")),
+    changed("system-prompt-above-cap", ("system: 400}", "system: 400}\n    context: {caps: {system: 300}}")),
+    changed("summary-without-cap", ("system: 400}", "system: 400}\n    context: {history: summarise}")),
+    # --- capabilities
+    changed("needs-tools", ("prefix: {system: 400}", "needs: {can: [tools]}")),
+    changed(
+        "needs-region",
+        ("prefix: {system: 400}", "needs: {regions: [eu]}"),
+        ("    tp: 4", "    tp: 4\n    offers: {regions: [eu]}"),
+        ("ttft: 400ms", "ttft: 400ms\n    offers: {regions: [eu, us]}"),
+    ),
+    changed(
+        "needs-context",
+        ("prefix: {system: 400}", "needs: {context: 64k}"),
+        ("    tp: 4", "    tp: 4\n    max_model_len: 32k"),
+        ("ttft: 400ms", "ttft: 400ms\n    offers: {context: 16k}"),
+    ),
+    changed(
+        "needs-what-no-choice-has",
+        ("prefix: {system: 400}", "needs: {can: [vision]}"),
+        ("to: {local: 90, gpt-4.1: 10}", "by: cheapest\n      to: {local: 1, gpt-4.1: 1}"),
+    ),
+    changed(
+        "needs-beyond-fallback",
+        ("prefix: {system: 400}", "needs: {can: [tools]}"),
+        ("    tp: 4", "    tp: 4\n    offers: {can: [tools]}"),
+        ("to: {local: 90, gpt-4.1: 10}", "to: {local: 1}"),
+        ("retry: {max_attempts: 3}", "fallback: {local: gpt-4.1}"),
+    ),
     # --- many at once
     changed(
         "many",
@@ -223,6 +319,10 @@ CASES = [
         ("target: 95%", "target: 950%"),
         ("action: drain", "action: dig"),
     ),
+    # --- alerts
+    Case("alerts-nothing-above", GOOD + "alerts: {tenant_spend: 1, call_cost: 0.5}\n"),
+    Case("alerts-shorter-than-window", GOOD + "alerts: {window: 1h, period: 30min, baseline: 10min}\n"),
+    Case("alerts-unknown-rule", GOOD + "alerts: {tenant_spent: 10}\n"),
     # --- extends
     Case("extends-missing", "extends: base.yml\n"),
     Case("extends-number", "extends: 3\n"),

@@ -1,0 +1,46 @@
+"""What the gateway's limits, lines, caps and context budgets did: counts, over the whole horizon like all money."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNTERS = {
+    "refused": "tasks refused (429) by a limit",
+    "queued": "waits at a limit that ended, however",
+    "full": "turned away (429) from a line that was full",
+    "expired": "waits that ended at the line's deadline, and failed",
+    "shed": "tasks shed (503) while their backend was overloaded",
+    "long_prompts": "tasks refused because the prompt was above its cap",
+    "cut_prompts": "prompts cut to their cap",
+    "cut_answers": "answers to be cut at their cap",
+    "cut_history": "requests whose history was trimmed to its cap",
+    "summaries": "requests whose history was summarised",
+    "cut_chunks": "requests that retrieved more chunks than may be used",
+    "cut_tools": "requests whose tool results were above their cap",
+    "stopped_tries": "attempts that were not made because there were enough",
+    "stopped_usd": "attempts that were not made because the task, or its conversation, had cost enough",
+    "over_usd": "tasks that cost more than their cap in the end",
+    "over_session_usd": "turns refused because the conversation had cost enough",
+    "waited_s": "time spent waiting at limits, s",
+}
+"""What is counted of each class, and what it means."""
+
+CONTEXT_VIOLATIONS = ("cut_history", "summaries", "cut_chunks", "cut_tools")
+"""The counters of requests that were above a part of their context budget."""
+
+BUDGET_VIOLATIONS = ("stopped_tries", "stopped_usd", "over_usd", "over_session_usd")
+"""The counters of caps on tries and on money that were reached."""
+
+COUNTER_DTYPE = np.dtype([(name, "f8" if name.endswith("_s") else "i8") for name in COUNTERS])
+"""`COUNTERS` of one class."""
+
+LIMIT_DTYPE = np.dtype([("refused", "i8"), ("queued", "i8"), ("degraded", "i8")])
+"""What one limit did: tasks or calls it refused, sent to its line, sent to another backend."""
+
+
+def no_counters(n_classes: int) -> NDArray[Any]:
+    """Counters that counted nothing."""
+    return np.zeros(n_classes, COUNTER_DTYPE)
