@@ -49,6 +49,10 @@ def _replicas(case: str, target_rps: float | None = None) -> Case:
     return Case("replicas", case, _worker("replicas", case, 2_000_000), _said, target_rps=target_rps)
 
 
+def _gateway(case: str, target_rps: float | None = None) -> Case:
+    return Case("gateway", case, _worker("gateway", case, 1_000_000), _said, target_rps=target_rps)
+
+
 def _arrivals(case: str) -> Case:
     return Case("arrivals", case, _worker("arrivals", case, 10_000_000), _said)
 
@@ -66,6 +70,8 @@ CASES: tuple[Case, ...] = (
     _replicas("no prefix caching, system prompt of 400 tokens"),
     _replicas("prefix caching, system prompt of 400 tokens"),
     Case("full-path", "pool and API", _worker("full_path", "pool and API", 1_000_000), _said, target_rps=1e6),
+    _gateway("all policies", 0.7e6),
+    _gateway("none used"),
     Case("month", "3 days", _month(_MONTH_DAYS / 10), _tasks, is_rate=False, runs=3, fine=_RAN),
     Case("month", "30 days", _month(_MONTH_DAYS), _tasks, is_rate=False, runs=2, target_s=60, target_mib=1024,
          fine=_RAN),

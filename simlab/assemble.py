@@ -62,7 +62,7 @@ class Backends:
     """A scenario's backends, ready for the engine, and what its gateway does.
 
     Args:
-        specs: pools, APIs, then what only policies use (caches, helpers).
+        specs: pools, APIs, their batch endpoints, then what only policies use (caches, helpers).
         facts: of each.
         profiles: the speed profile of each pool; None for an API, whose latency is stated, and for extras.
         policies: of each class.
@@ -141,7 +141,11 @@ def backends(scenario: Scenario) -> Backends:
     if problems:
         raise InputError(problems)
     apis = [(*_api(name, api, scenario), None) for name, api in scenario.apis.items()]
-    both: list[tuple[PoolSpec | ApiSpec, BackendFacts, Profile | None]] = [*pools, *apis]
+    batches = [
+        (*policies.batch_endpoint(name, api, *_api(name, api, scenario)), None)
+        for name, api in scenario.batch_endpoints.items()
+    ]
+    both: list[tuple[PoolSpec | ApiSpec, BackendFacts, Profile | None]] = [*pools, *apis, *batches]
     priced = {facts.name: facts.priced for _, facts, _ in both}
     unknown = [replace(found, where=scenario.place(found.path)) for found in policies.incomparable(scenario, priced)]
     if unknown:
@@ -219,6 +223,8 @@ def _class(
     documents = prefix.documents if prefix is not None else None
     slo = scenario.slo_of(name)
     limits = {key: getattr(slo, key, None) or math.inf for key in ("ttft", "itl", "e2e")}
+    deadline = cls.task.deadline
+    hurried = any(other.task.deadline is None for other in scenario.workload.values())
     return ClassSpec(
         feed=None if stream.closed_users else stream,
         users=stream.closed_users,
@@ -237,7 +243,8 @@ def _class(
         route=[shares.get(backend, 0.0) for backend in backend_names],
         slo_ttft_s=limits["ttft"],
         slo_itl_s=limits["itl"],
-        slo_e2e_s=limits["e2e"],
+        slo_e2e_s=min(limits["e2e"], deadline or math.inf),
+        patient=deadline is not None and hurried,
         segmented=cls.arrivals.kind == "trace",
     )
 

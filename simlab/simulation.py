@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ import simpy
 from numpy.typing import NDArray
 
 from simlab import assemble
-from simlab.control import Order, change_versions, operate
+from simlab.control import Incident, Order, change_versions, operate, suffer
 from simlab.draws.kernel import compiled_before
 from simlab.engine import Engine, PoolSpec
 from simlab.recording import Recorder
@@ -280,9 +281,24 @@ def _replicate(
     orders = [
         Order(op.at, list(scenario.pools).index(op.pool), op.action, op.replicas, scenario.pools[op.pool].startup)
         for op in scenario.operations
+        if op.pool is not None and (op.action == "add" or op.action == "drain" or op.action == "fail")
     ]
     if orders:
         env.process(operate(env, engine, orders))
+    incidents = [
+        Incident(
+            op.at,
+            math.inf if op.until is None else op.until,
+            scenario.backends.index(op.api),
+            1.0 if op.factor is None else op.factor,
+            op.share if op.action == "errors" else 0.0,
+        )
+        for op in scenario.operations
+        if op.api is not None
+    ]
+    if incidents:
+        usual = {scenario.backends.index(name): api.error_probability for name, api in scenario.apis.items()}
+        env.process(suffer(env, engine, incidents, usual))
     if backends.changes:
         env.process(change_versions(env, engine, backends.changes))
     recorder = None
@@ -340,6 +356,8 @@ def collect(engine: Engine, scenario: Scenario, backend_names: tuple[str, ...], 
     w = engine.world
     tasks = _table(w.tasks, m.TASK_DTYPE)
     tasks["in_flight"] = tasks["arrived"] - tasks["succeeded"] - tasks["failed"]
+    counters = _table(w.counters, COUNTER_DTYPE)
+    counters["missed"] += engine.overdue()
     replicas = _table(w.reps[w.reps["state"] > 0], m.REPLICA_DTYPE)
     return m.Measurements(
         horizon_s=scenario.horizon,
@@ -362,8 +380,10 @@ def collect(engine: Engine, scenario: Scenario, backend_names: tuple[str, ...], 
         replicas=replicas,
         peak_in_flight=int(w.state[0]["peak_in_flight"]),
         savings=_table(w.savings, m.SAVING_DTYPE),
-        counters=_table(w.counters, COUNTER_DTYPE),
+        counters=counters,
         limit_names=scenario.gateway.limit_names,
+        deadlines_s=tuple(cls.task.deadline or np.inf for cls in scenario.workload.values()),
         limits=_table(w.limits[: len(scenario.gateway.limits)], LIMIT_DTYPE),
         queue_wait_hist=np.array(w.wait_hist if w.wait_hist.shape[1] > 1 else w.wait_hist[:0, :0]),
+        spans=np.array(w.spans) if w.spans.shape[0] > 1 else np.zeros((2, 0, 0, 0)),
     )

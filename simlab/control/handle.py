@@ -51,6 +51,9 @@ class Handle(Protocol):
     def set_versions(self, cls: int, prompt: int, model: int, corpus: int) -> None:
         """Puts versions of a class's prompt, model and corpus into force."""
 
+    def set_endpoint(self, backend: int, slowdown: float, error_probability: float) -> None:
+        """Makes an API endpoint's calls take so many times as long, and fail with this chance."""
+
     def replicas(self, pool: int) -> list[int]:
         """Numbers of the pool's serving replicas."""
 

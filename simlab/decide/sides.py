@@ -66,7 +66,9 @@ def sides(one: Scenario, other: Scenario) -> Sides:
                      "one, e.g. slo: {ttft: 2s, itl: 50ms, target: 95%}")  # fmt: skip
     warnings = tuple(unlike_traffic({api_label: api, selfhost_label: selfhost}))
     notes = []
-    if selfhost.operations:
+    if any(operation.api is not None for operation in (*api.operations, *selfhost.operations)):
+        notes.append("incidents of APIs are left out: the question is what an ordinary month costs")
+    if any(operation.pool is not None for operation in selfhost.operations):
         notes.append(f"planned operations of {selfhost_label} are left out: its replicas are all there from the start")
     if api.pools:
         notes.append(f"pools that stand idle in {api_label} are not on its bill")
@@ -81,7 +83,8 @@ def sides(one: Scenario, other: Scenario) -> Sides:
 def _used(scenario: Scenario) -> tuple[list[str], list[str]]:
     """Pools and APIs that get traffic."""
     routed = {name for cls in scenario.workload for name in scenario.route_of(cls)}
-    return [name for name in scenario.pools if name in routed], [name for name in scenario.apis if name in routed]
+    apis = (*scenario.apis, *scenario.batch_endpoints)
+    return [name for name in scenario.pools if name in routed], [name for name in apis if name in routed]
 
 
 def _listed(pools: list[str], apis: list[str]) -> str:

@@ -1,7 +1,9 @@
 """The fast world: one compiled event loop over record arrays."""
 
+from simlab.engine.agent_spec import AgentSpec
 from simlab.engine.engine import Engine, PoolSignals
 from simlab.engine.limit_spec import CapSpec, ContextSpec, LimitSpec
+from simlab.engine.offline_spec import BatchSpec, TroughSpec
 from simlab.engine.spec import (
     QUALITY_POINTS,
     AnswerCacheSpec,
@@ -20,8 +22,10 @@ from simlab.engine.spec import (
 
 __all__ = [
     "QUALITY_POINTS",
+    "AgentSpec",
     "AnswerCacheSpec",
     "ApiSpec",
+    "BatchSpec",
     "CapSpec",
     "ChoiceSpec",
     "ClassSpec",
@@ -36,5 +40,6 @@ __all__ = [
     "RuleSpec",
     "StepCoefficients",
     "TokenPrice",
+    "TroughSpec",
     "WorldSpec",
 ]

@@ -6,6 +6,7 @@ import math
 
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
+    BY_TROUGH,
     DEGRADE,
     NONE,
     QUEUE,
@@ -29,7 +30,9 @@ from simlab.engine.world import (
     counters_of,
     gateway_of,
     limits_of,
+    lines_of,
     policies_of,
+    rules_of,
     slots_of,
     state_of,
     tickets_of,
@@ -108,7 +111,8 @@ def aim(w: World, slot: int, t: float) -> int:
     if gateway_of(w).guarded == 0:
         return b
     s = slots_of(w)[slot]
-    if s.attempt == 0 and ticket.parent == NONE and ticket.hit == 0 and sheds(w, slot, b):
+    patient = backends_of(w)[b].batch == 1 or (ticket.rule != NONE and rules_of(w)[ticket.rule].mode == BY_TROUGH)
+    if s.attempt == 0 and ticket.parent == NONE and ticket.hit == 0 and not patient and sheds(w, slot, b):
         counters_of(w)[s.cls].shed += 1
         turn_away(w, slot, REJECTED, t)
         return NONE
@@ -152,7 +156,7 @@ def dropped(w: World, slot: int, t: float) -> bool:
     outcome = ticket.dropped - 1
     ticket.dropped = 0
     if outcome < 0:
-        if ticket.line == NONE or t + TIME_EPS_S < ticket.joined_s + gateway_of(w).queue_deadline_s:
+        if ticket.line == NONE or t + TIME_EPS_S < ticket.joined_s + lines_of(w)[ticket.line].deadline_s:
             return False
         outcome = TIMED_OUT
         counters_of(w)[slots_of(w)[slot].cls].expired += 1
@@ -162,4 +166,5 @@ def dropped(w: World, slot: int, t: float) -> bool:
         return False
     ticket.cleared = ticket.waits_for
     ticket.turned = 1
+    backends_of(w)[ticket.waits_for].retry_after_s = 0.0
     return True

@@ -19,6 +19,9 @@ NONE = -1
 TIME_EPS_S = 1e-9
 """Times closer than this are the same instant: beyond the resolution of a double after a month."""
 
+ENOUGH = 1.0 - 1e-9
+"""A bucket that is this full for a request has room: it was waited for to the last digit."""
+
 NEVER = math.inf
 """The time of an event that does not come."""
 
@@ -41,7 +44,7 @@ IDLE, PLAN, DECODE, CHUNKS, MIXED = 0, 1, 2, 3, 4
 ROUND_ROBIN, LEAST_OUTSTANDING, LEAST_KV, PREFIX_AFFINITY, RANDOM = 0, 1, 2, 3, 4
 
 # How a rule chooses a backend.
-BY_WEIGHTS, BY_PRICE, BY_LATENCY, BY_CLASSIFIER, BY_LEARNED, BY_CASCADE, BY_OVERFLOW = 0, 1, 2, 3, 4, 5, 6
+BY_WEIGHTS, BY_PRICE, BY_LATENCY, BY_CLASSIFIER, BY_LEARNED, BY_CASCADE, BY_OVERFLOW, BY_TROUGH = range(8)
 
 # How an attempt ends. Cancelled is one that nobody waits for any more: a hedge that lost, a client who hung up.
 OK, ERROR, RATE_LIMITED, TIMED_OUT, REJECTED, CANCELLED = 0, 1, 2, 3, 4, 5
@@ -54,7 +57,8 @@ REASONS = 8
 ORPHAN = -2
 
 # Timer kinds. Those before T_ATTEMPTS are of the attempt and stale when it has ended, the others of the task.
-T_API_DONE, T_RETRY, T_NEXT, T_GATE, T_CALL, T_TTFT, T_HEDGE, T_ATTEMPTS = 0, 1, 2, 3, 4, 5, 6, 16
+T_API_DONE, T_RETRY, T_NEXT, T_GATE, T_CALL, T_TTFT, T_HEDGE, T_JUDGED, T_BATCH = 0, 1, 2, 3, 4, 5, 6, 7, 8
+T_ATTEMPTS = 16
 T_DEADLINE, T_PATIENCE = 17, 18
 T_ADMIT, T_ROOM, T_DROP = 24, 25, 26
 
@@ -65,7 +69,10 @@ DONE, NEED_CHUNK, GROW_SLOTS, GROW_TIMERS, GROW_SEGMENTS, LOG_FULL, GROW_ENTRIES
 REFUSE, QUEUE, DEGRADE = 0, 1, 2
 
 # In which order those who wait for a limit are served.
-FIFO, FAIR, BY_PRIORITY = 0, 1, 2
+FIFO, FAIR, BY_PRIORITY, BY_DEADLINE = 0, 1, 2, 3
+
+# In place of the outcome of a call to a batch endpoint: it waits to be handed in with others.
+FORMING = 1
 
 # Caches of answers, in the order in which they are asked; each has the store of this number.
 RESULTS, EXACT, SEMANTIC = 0, 1, 2
@@ -73,6 +80,34 @@ LAYERS = 3
 
 # What must be the same for an answer to be given again: bits of a store's scope.
 SAME_TENANT, SAME_USER, SAME_PROMPT, SAME_MODEL, SAME_CORPUS = 1, 2, 4, 8, 16
+
+# What a user waits for beside the model, as a class's distributions of it lie one behind the other.
+NETWORK, APP, RETRIEVAL, RERANK, GATEWAY, SMOOTHING = 0, 1, 2, 3, 4, 5
+
+# Columns of `World.spans`: how many tasks, and the seconds they spent in each part, in the order in which they met it.
+(
+    SPAN_TASKS,
+    SPAN_NETWORK,
+    SPAN_APP,
+    SPAN_RETRIEVAL,
+    SPAN_RERANK,
+    SPAN_GATEWAY,
+    SPAN_HELPERS,
+    SPAN_LIMITS,
+    SPAN_RETRIES,
+    SPAN_TOOLS,
+    SPAN_QUEUE,
+    SPAN_MODEL,
+    SPAN_OUTPUT,
+    SPAN_SMOOTHING,
+) = range(14)
+SPANS = 14
+
+MOST_PARALLEL = 16
+"""Tools that one step of an agent calls at most."""
+
+ENDLESS = 10_000
+"""Steps of a runaway task: more than any limit lets it make."""
 
 # What a draw is for: with the task's key and the attempt this names one random number.
 (
@@ -102,7 +137,11 @@ SAME_TENANT, SAME_USER, SAME_PROMPT, SAME_MODEL, SAME_CORPUS = 1, 2, 4, 8, 16
     FOR_FALSE_HIT,
     FOR_CHUNKS,
     FOR_TOOLS,
-) = range(1, 27)
+    FOR_PART,
+    FOR_STEPS,
+    FOR_LOOP,
+    FOR_RUNAWAY,
+) = range(1, 31)
 """Purposes stay below 64; an attempt's draws add 64 for each attempt before it."""
 
 
@@ -115,12 +154,12 @@ def _record(integers: str = "", floats: str = "", words: str = "") -> np.dtype[n
 
 state_dtype = _record(
     "events free_slot n_slots n_timers arrival_cls need_cls need_segs timeout_head timeout_tail free_seg n_segs "
-    "spare_segs window free_ref n_refs log_n in_flight peak_in_flight n_reps reasons longest_chain "
+    "spare_segs window free_ref n_refs log_n log_room in_flight peak_in_flight n_reps reasons longest_chain "
     "n_entries free_entry spare_entries entry_room",
     "now arrival_t warmup_s window_s window_end",
     "seed",
 )
-"""One record: where the run is, and the heads and sizes of its lists."""
+"""One record: where the run is, and the heads and sizes of its lists. ``log_room``: rows one event can log a slot."""
 
 gateway_dtype = _record(
     "policy clones max_attempts retry_rate_limited retry_error retry_timed_out retry_rejected retry_after "
@@ -143,8 +182,9 @@ start for each slot. ``clock_s``: time of day at the start.
 
 policy_dtype = _record(
     "used queries query_alias_at difficulty quality_at tiers tier_alias_at rule_at caches tenant_users "
-    "resends joined guarded limits_at limits_n capped max_prompt cut_prompt max_output max_tries",
-    "mean_output patience_s max_usd max_session_usd",
+    "resends joined guarded limits_at limits_n capped max_prompt cut_prompt max_output max_tries "
+    "timed latency_at looped",
+    "mean_output patience_s max_usd max_session_usd deadline_s",
 )
 """What the gateway does for a class beyond routing by weights and one retry policy; ``used`` 0: nothing.
 
@@ -153,13 +193,19 @@ distribution, ``quality_at`` where each backend's chance of a right answer begin
 ``rule_at`` where the rules of its tenants, tier by tier, begin in `World.rule_numbers`. ``guarded``: it has a context
 budget, caps or limits; ``limits_n`` of these, whose allowances begin, tenant by tenant, at ``limits_at`` of
 `World.limit_places`. ``capped``: it has a ``max_…``; ``cut_prompt``: longer prompts are cut, not refused.
+``deadline_s``: until when after its arrival a task should be done.
+``timed``: it is metered where its tasks' time goes; ``latency_at``: the first of its distributions of what users wait
+for beside the model (NONE: nothing). ``looped``: its tasks are loops of model and tool calls.
 """
 
 rule_dtype = _record(
-    "mode first n helper guess_at curve_at",
-    "top strong_share queue_per_replica ttft_s resume explore",
+    "mode first n helper guess_at curve_at gate",
+    "top strong_share queue_per_replica ttft_s resume explore lead_s",
 )
-"""A route: how one of its ``n`` choices is made; ``helper`` is the service that is asked first (NONE: none)."""
+"""A route: how one of its ``n`` choices is made; ``helper`` is the service that is asked first (NONE: none).
+
+``gate`` is the number of the route whose tasks wait for room in a pool, as limits have it (NONE: it is no such route).
+"""
 
 choice_dtype = _record(
     "backend context samples verifier spilling",
@@ -169,73 +215,89 @@ choice_dtype = _record(
 
 ticket_dtype = _record(
     "parent kid tries retries resends hedges force wrong verdict refused over resumed hit tier rule level group came "
-    "holds passed lane blocked cleared turned line waits_for dropped",
-    "difficulty usd delay_s rank first_s tag joined_s wait_s queued_s session_usd",
+    "holds passed lane blocked cleared turned line waits_for dropped probe judging step steps answer",
+    "difficulty usd delay_s rank first_s tag joined_s wait_s queued_s session_usd gateway_s helped_s tools_s queue_s "
+    "model_s output_s streamed_queued_s judged_s",
     "query results_key exact_key semantic_key",
 )
 """What the gateway knows of the task in a slot; record i belongs to slot i.
 
 ``parent``: NONE for a task, else the task's slot that this extra call is made for, or ORPHAN. ``kid``: its extra call
 in flight. ``tries``: attempts made after the first, extra calls included; ``retries`` those on this backend in a row.
-``force``: the backend of the next attempt, NONE: by the route. ``refused``: a breaker was open. ``over``: nothing is
-tried again. ``resumed``: streamed tokens that are part of the prompt now, since ``first_s`` the user sees the answer.
-``verdict``: how the attempt is booked when it ends, NONE: as it ends. ``delay_s``: what the first attempt waits for.
-``hit``: 1 + the layer of caches that has the answer. ``…_key``: where its answer will be kept in a layer, 0: nowhere.
-``level``: which of its rule's choices the task has come to, where the rule keeps one. ``rank``: its place, from 0 to 1,
-among all tasks by what a learned router expects of the strong model. ``group``: its tier and prompt version, as its
-class's ledger numbers them. ``came``: why it is at its current backend: FIRST, ESCALATION or FALLBACK.
+``force``: the backend of the next attempt, NONE: by the route. ``refused``: a breaker was open. ``probe``: at which of
+the breaker's openings its attempt is a probe, 0: it is none. ``judging``: it has an answer that is being looked at.
+``over``: nothing is tried again. ``resumed``: streamed tokens that are part of the prompt now, since ``first_s`` the
+user sees the answer. ``verdict``: how the attempt is booked when it ends, NONE: as it ends. ``delay_s``: what the
+first attempt waits for. ``hit``: 1 + the layer of caches that has the answer. ``…_key``: where its answer will be kept
+in a layer, 0: nowhere. ``level``: which of its rule's choices the task has come to, where the rule keeps one.
+``rank``: its place, from 0 to 1, among all tasks by what a learned router expects of the strong model. ``group``: its
+tier and prompt version, as its class's ledger numbers them. ``came``: why it is at its current backend: FIRST,
+ESCALATION or FALLBACK. Limits: ``holds`` and ``passed`` are sets of its class's limits, those it counts in and those
+it was sent past. ``lane`` is the key that its attempt counts in, ``cleared`` the backend whose limits let the next
+attempt through, ``turned``: they did not. ``line`` is where it waits, for backend ``waits_for`` or (NONE) to be let
+in, by ``tag``, since ``joined_s``; ``blocked`` and ``wait_s`` are the allowance without room, and for how long.
+``dropped``: the line is full. ``queued_s`` is the time it has waited in all. ``session_usd``: spent on the
+conversation before.
 
-Limits: ``holds`` and ``passed`` are sets of its class's limits, those it counts in and those it was sent past.
-``lane`` is the key that its attempt counts in, ``cleared`` the backend whose limits let the next attempt through,
-``turned``: they did not. ``line`` is where it waits, for backend ``waits_for`` or (NONE) to be let in, by ``tag``,
-since ``joined_s``; ``blocked`` and ``wait_s`` are the allowance without room, and for how long. ``dropped``: the line
-is full. ``queued_s`` is the time it has waited in all. ``session_usd``: spent on the conversation before.
+Agents: ``step`` counts the times that tools were called, ``steps`` the model calls it takes to be done, ``answer`` the
+tokens of the last. Where its time went: ``gateway_s``, ``helped_s`` (services that were asked), ``tools_s``, and of the
+calls whose answer was taken ``queue_s``, ``model_s`` (to the first token) and ``output_s``; ``streamed_queued_s`` is
+``queued_s`` when the stream began that is resumed now; ``judged_s`` is when the answer came that is being looked at.
 """
 
 class_dtype = _record(
     "users think prompt output joint_at joint_n tenants tenant_alias_at prio system_tokens document_tokens documents "
-    "document_alias_at turns max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented stream "
-    "content arrivals asked prompt_version model_version corpus_version groups versions",
+    "document_alias_at turns grows max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented "
+    "stream content arrivals asked prompt_version model_version corpus_version groups versions patient",
     "slo_ttft_s slo_itl_s slo_e2e_s",
     "system_id",
 )
 """A workload class: indices of packed distributions (-1 = none), alias tables, and its feed's cursor.
 
+``grows``: later prompts of a conversation or of a task begin with the earlier ones.
 ``groups`` is how many combinations of a tier and a prompt version (of ``versions``) its ledger keeps apart.
+``patient``: nobody waits for its answers.
 """
 
 backend_dtype = _record(
     "kind dispatch priority max_num_seqs budget block_size kv_blocks caching max_model_len rr rep_head knots_at "
     "knots_n prefill_knots_at prefill_knots_n concurrency reject_full in_flight queue_head queue_tail ttft itl "
     "long_tokens model prompt_store canned fallback breaker probes passed failures calls bad_calls openings "
-    "limits_at limits_n keys turn queued known_seqs known_tokens known_context",
+    "limits_at limits_n keys turn queued known_seqs known_tokens known_context batch batch_requests max_queued_tokens "
+    "queued_tokens forming",
     "base_s prefill_token_s decode_seq_s decode_context_s prefill_context_s attention_s prefill_seq_s overhead_s "
     "work_prefill_s work_decode_s ttft_per_token_s rpm tpm rpm_level tpm_level level_t error_probability "
     "cached_ratio usd_work_s usd_call recent_ttft_s heard_s retry_after_s slowdown break_probability open_until_s "
     "counted_until_s usd_prompt usd_cached usd_written usd_output usd_long_prompt usd_long_cached "
-    "usd_long_written usd_long_output",
+    "usd_long_written usd_long_output batch_window_s collect_s leaves_s",
 )
 """A backend: a pool's limits and step-time coefficients (``known_``: the largest batch, step and context that these are
 good for), or an API's latency law, limits and buckets.
 
 ``model`` numbers what gives the answers, the same at every provider of a model. ``prompt_store`` is the store of its
-prompt cache, NONE: it has none. ``canned``: it says the same to
-everybody, which no cache keeps. ``usd_`` are prices of one token, and
-of one second of a replica's work.
+prompt cache, NONE: it has none. ``canned``: it says the same to everybody, which no cache keeps. ``batch``: it is a
+batch endpoint, with ``forming`` requests to be handed in together at ``leaves_s`` and ``queued_tokens`` handed in.
+``usd_`` are prices of one token, and of one second of a replica's work.
 """
 
 limit_dtype = _record(
-    "concurrency requests_per_day over degrade_to refused queued degraded",
-    "rpm tpm burst burst_tokens usd_per_day",
+    "concurrency requests_per_day over degrade_to refused queued degraded gate pool",
+    "rpm tpm burst burst_tokens usd_per_day fill_to kv waiting lead_s every_s",
 )
-"""A limit of the gateway (0: not limited so), and how many it refused, sent to a line, sent elsewhere."""
-allowance_dtype = _record("limit line in_flight day used", "requests tokens level_t usd")
-"""What one tenant, feature, key … has of a limit: its buckets as of ``level_t``, and what is used of today."""
-line_dtype = _record("head tail waiting flow_at flows armed_slot", "virtual armed_s")
+"""A limit of the gateway (0: not limited so), and how many it refused, sent to a line, sent elsewhere.
+
+Or room in a pool, for tasks of the route ``gate`` alone (NONE: a limit), see `TroughSpec`.
+"""
+allowance_dtype = _record("limit line in_flight day used coming", "requests tokens level_t usd coming_s")
+"""What one tenant, feature, key … has of a limit: its buckets as of ``level_t``, and what is used of today.
+
+``coming`` counts what was sent to a pool at the instant ``coming_s`` and may not have reached it yet.
+"""
+line_dtype = _record("head tail waiting flow_at flows armed_slot order length", "virtual armed_s deadline_s")
 """Those who wait for an allowance (or for any key of a provider), in order; ``virtual`` is the time of fair queueing.
 
 ``flows`` counts the tenants it tells apart, whose finish tags begin at ``flow_at`` of `World.flows`. ``armed_s`` is
-when the slot at its head will look again.
+when the slot at its head will look again. At most ``length`` wait, in its ``order``, for ``deadline_s``.
 """
 context_dtype = _record(
     "used chunks tools chunk_tokens max_chunks max_tools max_history summary_tokens helper", ""
@@ -245,10 +307,21 @@ tokens of tool results (NONE: none), and caps. ``helper`` writes summaries of ``
 """
 counter_dtype = _record(
     "refused queued full expired shed long_prompts cut_prompts cut_answers cut_history summaries cut_chunks cut_tools "
-    "stopped_tries stopped_usd over_usd over_session_usd",
+    "stopped_tries stopped_usd over_usd over_session_usd loops tool_steps tool_calls tool_failures stopped_steps "
+    "stopped_loops runaways in_time missed",
     "waited_s",
 )
 """What limits and budgets did to a class; see `simlab.results.counts.COUNTERS`."""
+
+agent_dtype = _record(
+    "steps calls parallel tool_s results errors retries helper max_steps partial", "failure share from_s until_s"
+)
+"""The loop of a class's tasks: distributions of model calls in all, of the tokens of a call that asks for tools, of
+tools at once (NONE: one), of a tool's time, and of the tokens of its result and (NONE: nothing) of its error.
+
+``helper`` is the backend that tools are booked at, ``max_steps`` the most times they are called, ``partial``: a task
+that is stopped says what it has. ``share`` of the tasks that come between two times never end by themselves.
+"""
 
 replica_dtype = _record(
     "backend state next_rep k mode g n_decode ctx n_running n_waiting wait_head wait_tail run_head run_tail pf_head "
@@ -265,11 +338,11 @@ slot_dtype = _record(
     "state cls tenant prompt output attempt backend replica gen computed target out_done out_join g_join blocks refs "
     "n_refs segs seg_tokens tail_shared heap_pos prev next tprev tnext sched admit preempts cached prefilled run "
     "run_rep aborting session turn turns history seq prio place link phase reason life written",
-    "arrival_s started_s first_s last_s ctx_work",
+    "arrival_s started_s served_s first_s last_s ctx_work",
     "task tail",
 )
 """A task in flight and its current attempt, or an extra call for one. Slots are reused; ``gen`` counts attempts and
-``life`` tasks, which tells a stale timer from a live one."""
+``life`` tasks, which tells a stale timer from a live one. ``served_s`` is when the backend took the attempt up."""
 
 store_dtype = _record(
     "newest oldest size capacity refresh scope backend helper ttl_at stated min_tokens block by_tenant history",

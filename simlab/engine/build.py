@@ -13,6 +13,8 @@ from simlab.draws import Distribution
 from simlab.draws.distribution import pack
 from simlab.engine import arrays as a
 from simlab.engine.build_limits import contexts, limit_arrays, set_caps
+from simlab.engine.build_loops import agent_of, log_room, loop_arrays
+from simlab.engine.build_offline import set_offline
 from simlab.engine.meters import COARSE, HIST_BUCKETS
 from simlab.engine.spec import ApiSpec, PoolSpec, WorldSpec
 from simlab.engine.world import World
@@ -23,28 +25,32 @@ FIRST_ENTRIES = 1024
 FIRST_SEGMENTS = 4096
 """Prompt segments there is room for at first."""
 
-LOG_ROWS = 8
-"""Rows of the log there is room for beside each slot: more than one event can write."""
-
 _FIRST_SLOTS = 1024
 _SYSTEM_ID = 1 << 40
 
 
 def alias_table(weights: Sequence[float] | NDArray[np.float64]) -> list[float]:
-    """(threshold, alias) pairs of Vose's alias method (1991) for drawing index i with probability ~ weights[i]."""
-    n = len(weights)
-    total = math.fsum(weights)
-    scaled = [w * n / total for w in weights]
-    pairs = [(1.0, float(i)) for i in range(n)]
-    small = [i for i in range(n) if scaled[i] < 1.0]
-    large = [i for i in range(n) if scaled[i] >= 1.0]
-    while small and large:
-        low, high = small.pop(), large[-1]
-        pairs[low] = (scaled[low], float(high))
-        scaled[high] -= 1.0 - scaled[low]
-        if scaled[high] < 1.0:
-            small.append(large.pop())
-    return [number for pair in pairs for number in pair]
+    """(threshold, alias) pairs of Vose's alias method (1991) for drawing index i with probability ~ weights[i].
+
+    Vose's loop gives what is above the mean to what is below it, one after the other. Who gives to whom follows from
+    two running sums, of what the light ones lack and of what the heavy ones have: a large table takes no time so.
+    """
+    scaled = np.asarray(weights, np.float64) * len(weights) / math.fsum(weights)
+    light, heavy = np.flatnonzero(scaled < 1.0)[::-1], np.flatnonzero(scaled >= 1.0)[::-1]
+    lack, excess = np.cumsum(1.0 - scaled[light]), np.cumsum(scaled[heavy] - 1.0)
+    pairs = np.column_stack((np.ones(len(scaled)), np.arange(len(scaled), dtype=np.float64)))
+    # A light one gets from the first heavy one that has something left; rounding may leave the last ones alone.
+    giver = np.searchsorted(excess, lack - (1.0 - scaled[light]), side="left")
+    given = giver < len(heavy)
+    pairs[light[given], 0] = scaled[light[given]]
+    pairs[light[given], 1] = heavy[giver[given]]
+    # A heavy one that gives more than it has is light in turn, and gets from the next.
+    taker = np.searchsorted(lack, excess[:-1], side="right")
+    used_up = np.flatnonzero(taker < len(light))
+    pairs[heavy[used_up], 0] = np.clip(1.0 - (lack[taker[used_up]] - excess[used_up]), 0.0, 1.0)
+    pairs[heavy[used_up], 1] = heavy[used_up + 1]
+    table: list[float] = pairs.ravel().tolist()
+    return table
 
 
 class Packer:
@@ -74,6 +80,11 @@ def cumulative(weights: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(shares / shares[-1], np.float64)
 
 
+def log_rows(spec: WorldSpec, slots: int) -> int:
+    """Rows of a log for so many slots: twice what one event can write."""
+    return 2 * log_room(spec) * slots
+
+
 def build(spec: WorldSpec) -> World:
     """The arrays of a world before anything has happened in it."""
     packer = Packer()
@@ -83,6 +94,7 @@ def build(spec: WorldSpec) -> World:
     rules, choices = _rules(spec, packer)
     stores = _stores(spec, packer, backends)
     budgets = contexts(spec, packer)
+    loops = loop_arrays(spec, packer, policies)
     packed, tables = pack(packer.distributions)
     # The packer's own tables go in front, so the distributions' move up.
     packed["offset"] += len(packer.extra)
@@ -99,6 +111,7 @@ def build(spec: WorldSpec) -> World:
     state["seed"] = spec.seed
     state["warmup_s"], state["window_s"] = spec.warmup_s, spec.window_s
     state["arrival_t"] = math.inf
+    state["log_room"] = log_room(spec)
     if len(stores) > 1:
         # A step of a replica can end as many requests as it runs, and each answer is kept in every layer.
         state["entry_room"] = 8 + a.LAYERS * max((p.max_num_seqs for p in pools), default=0)
@@ -113,6 +126,7 @@ def build(spec: WorldSpec) -> World:
     gateway["retry_credit"] = spec.gateway.retry_burst
     guards = limit_arrays(spec, gateway, policies, backends)
     set_caps(spec, policies)
+    set_offline(spec, classes, policies, backends)
     columns = reasons_used(spec)
     n_reasons = int(columns.max()) + 1
     state["reasons"], state["longest_chain"] = n_reasons, 2
@@ -151,6 +165,7 @@ def build(spec: WorldSpec) -> World:
         savings=a.records(len(tenants) * a.LAYERS if spec.caches else 1, a.saving_dtype),
         contexts=budgets,
         **guards,
+        **loops,
         feed_t=np.zeros((n_classes, 1)),
         feed_len=np.zeros((n_classes, 1, 2), np.int64),
         feed_ptr=np.zeros((n_classes, 1), np.int64),
@@ -164,7 +179,7 @@ def build(spec: WorldSpec) -> World:
         hist_count=np.zeros((4, n_classes, n_backends), np.int64),
         windows=a.records((n_windows, n_backends), a.window_dtype),
         window_hist=np.zeros((n_windows, 2, HIST_BUCKETS // COARSE), np.int64),
-        log=a.records(max(1, spec.log_rows, LOG_ROWS * _FIRST_SLOTS if spec.log_rows else 1), a.log_dtype),
+        log=a.records(max(1, spec.log_rows, log_rows(spec, _FIRST_SLOTS) if spec.log_rows else 1), a.log_dtype),
     )
 
 
@@ -181,13 +196,14 @@ def _classes(spec: WorldSpec, packer: Packer) -> tuple[NDArray[Any], NDArray[Any
             record[name] = packer.distribution(getattr(cls, name))
         for name in ("slo_ttft_s", "slo_itl_s", "slo_e2e_s"):
             record[name] = getattr(cls, name)
+        record["grows"] = cls.turns is not None or agent_of(spec, c) is not None
         record["prio"] = cls.priority
         record["stream"] = c + 1
         record["prompt_version"], record["model_version"], record["corpus_version"] = cls.versions
         record["content"] = c if cls.content is None else cls.content
         record["system_id"] = _SYSTEM_ID + c
         record["segmented"] = cls.segmented or bool(
-            cls.system_tokens or len(cls.document_weights) or cls.turns is not None
+            cls.system_tokens or len(cls.document_weights) or record["grows"]
         )
         if cls.joint is not None:
             record["joint_at"], record["joint_n"] = joint_at, len(cls.joint)
@@ -224,7 +240,7 @@ def reasons_used(spec: WorldSpec) -> NDArray[np.int64]:
         used.append(a.ESCALATION)
     judged = any(choice.verifier >= 0 or choice.samples > 1 for rule in spec.rules for choice in rule.choices)
     summaries = any(policy.context.helper >= 0 for policy in spec.policies if policy and policy.context)
-    judged = judged or summaries
+    judged = judged or summaries or any(agent_of(spec, c) for c in range(len(spec.classes)))
     if judged or max([rule.helper for rule in spec.rules] + [cache.helper for cache in spec.caches], default=-1) >= 0:
         used.append(a.HELPER)
     columns[used] = np.arange(len(used))
@@ -370,6 +386,7 @@ def _kv_arrays(
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
     """Block records, hash heads and holds, sized for the most there can be; untouched memory is never committed."""
     shared = any(cls.segmented or cls.system_tokens or len(cls.document_weights) or cls.turns for cls in spec.classes)
+    shared = shared or any(agent_of(spec, c) for c in range(len(spec.classes)))
     reps["backend"] = a.NONE
     r = n_blocks = n_buckets = n_refs = 0
     for b, pool in enumerate(spec.backends):

@@ -27,6 +27,11 @@ def limit_arrays(
     for record, limit in zip(limits, spec.limits, strict=False):
         for name in a.limit_dtype.names or ():
             record[name] = getattr(limit, name, 0)
+        record["gate"] = a.NONE
+        if limit.trough is not None:
+            for name in ("pool", "fill_to", "kv", "waiting", "lead_s", "every_s"):
+                record[name] = getattr(limit.trough, name)
+            record["gate"] = limit.trough.route
         record["burst"] = limit.burst or max(limit.rpm, 1.0)
         record["burst_tokens"] = limit.burst_tokens or limit.tpm
     allowances = a.records(max(1, len(rows)), a.allowance_dtype)
@@ -95,10 +100,14 @@ def _places(spec: WorldSpec, policies: NDArray[Any], backends: NDArray[Any]) -> 
 def _lines(spec: WorldSpec, rows: list[tuple[int, int]]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     lines = a.records(1 + max((line for _, line in rows), default=0), a.line_dtype)
     lines["head"] = lines["tail"] = lines["armed_slot"] = a.NONE
+    said = spec.gateway
+    lines["order"], lines["length"], lines["deadline_s"] = said.order, said.length, said.queue_deadline_s
     tenants = max(len(cls.tenant_weights) for cls in spec.classes)
     flows = 0
     for index, line in dict.fromkeys(rows):
-        if spec.limits[index].over == a.QUEUE and spec.gateway.order == a.FAIR:
+        if spec.limits[index].trough is not None:
+            lines[line]["order"], lines[line]["length"], lines[line]["deadline_s"] = a.BY_DEADLINE, NO_LIMIT, math.inf
+        elif spec.limits[index].over == a.QUEUE and spec.gateway.order == a.FAIR:
             lines[line]["flow_at"], lines[line]["flows"] = flows, tenants
             flows += tenants
     return lines, np.zeros(max(1, flows))

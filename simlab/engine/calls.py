@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simlab.draws.kernel import kernel
-from simlab.engine.arrays import BACKOFF, CANCELLED, FREE, HEDGE, NONE, ON_API, ORPHAN, QUEUED_API, T_RETRY
+from simlab.engine.arrays import BACKOFF, CANCELLED, FREE, HEDGE, NONE, ON_API, ORPHAN, QUEUED_API, T_HEDGE, T_RETRY
+from simlab.engine.breaker import note_outcome
 from simlab.engine.caps import may_go_on
 from simlab.engine.endpoint import hang_up
 from simlab.engine.fair_queue import release_key, withdraw
@@ -58,6 +59,7 @@ def clone(w: World, slot: int) -> int:
     ticket.lane = NONE  # the call in the old slot goes on counting in its key
     ticket.line = NONE
     ticket.cleared = NONE
+    ticket.probe = 0
     return new
 
 
@@ -79,24 +81,38 @@ def book_end(w: World, slot: int, t: float, outcome: int, generated: int, billed
 
 
 @kernel
-def cancel(w: World, slot: int, t: float) -> None:
-    """Nobody waits for this call any more: it is stopped, and what it took is paid.
+def set_adrift(w: World, slot: int, verdict: int) -> None:
+    """Nobody waits for the call in the slot any more, which goes on; it is booked as ``verdict`` when it ends."""
+    ticket = tickets_of(w)[slot]
+    if ticket.parent >= 0:
+        tickets_of(w)[ticket.parent].kid = NONE
+    ticket.parent = ORPHAN
+    ticket.verdict = verdict
+    unwatch(w, slot)
 
-    A replica drops it at the end of its running step.
+
+@kernel
+def cancel(w: World, slot: int, heir: int, t: float) -> None:
+    """Nobody waits for this call any more: it is stopped, and the task in slot ``heir`` bears what it took.
+
+    A replica drops it at the end of its running step. A server that is not told goes on.
     """
     s = slots_of(w)[slot]
     ticket = tickets_of(w)[slot]
-    ticket.parent = ORPHAN
-    ticket.verdict = CANCELLED
-    unwatch(w, slot)
+    set_adrift(w, slot, CANCELLED)
     if s.state == BACKOFF:
         withdraw(w, slot, t)
         free_slot(w, slot)
         return
+    note_outcome(w, slot, CANCELLED, t)
+    if gateway_of(w).abort == 0:
+        return
     if s.state in (ON_API, QUEUED_API):
         called = s.state == ON_API
         generated = hang_up(w, slot, t)
+        ticket.usd = 0.0
         book_end(w, slot, t, CANCELLED, generated, called)
+        tickets_of(w)[heir].usd += ticket.usd
         free_slot(w, slot)
         return
     if s.aborting == 0 and abort(w, s.replica, slot, t, 0):
@@ -112,23 +128,24 @@ def detach(w: World, slot: int, verdict: int, t: float) -> int:
     if ticket.kid != NONE:
         tickets_of(w)[ticket.kid].parent = new
     ticket.kid = NONE
-    ticket.parent = ORPHAN
-    ticket.verdict = verdict
     ticket.usd = 0.0
+    set_adrift(w, slot, verdict)
     slots_of(w)[slot].life += 1
-    unwatch(w, slot)
     arm_task(w, new, t)
     return new
 
 
 @kernel
 def hedge(w: World, slot: int, t: float) -> None:
-    """Asks once more, beside an attempt whose first token has not come; the first answer wins."""
+    """Asks once more, beside an attempt whose first token has not come; the first answer wins.
+
+    Not beside a cache, nor beside a call that is given up already.
+    """
     ticket = tickets_of(w)[slot]
     g = gateway_of(w)
     if ticket.parent != NONE or slots_of(w)[slot].first_s <= t or ticket.kid != NONE or ticket.hedges >= g.hedge_max:
         return
-    if not may_go_on(w, slot):
+    if ticket.hit > 0 or slots_of(w)[slot].aborting > 0 or not may_go_on(w, slot):
         return
     new = clone(w, slot)
     ticket.kid = new
@@ -155,22 +172,29 @@ def promote(w: World, slot: int, t: float) -> None:
     ticket.usd += tickets_of(w)[parent].usd
     ticket.hedges = tickets_of(w)[parent].hedges
     ticket.tries = tickets_of(w)[parent].tries
+    ticket.resends = tickets_of(w)[parent].resends
+    ticket.force = tickets_of(w)[parent].force
     tickets_of(w)[parent].kid = NONE
     slots_of(w)[parent].life += 1
     arm_task(w, slot, t)
-    cancel(w, parent, t)
+    cancel(w, parent, slot, t)
 
 
 @kernel
 def hand_over(w: World, slot: int, t: float) -> None:
-    """The main attempt failed while an extra call goes on: that one is the task from now on."""
+    """The main attempt failed while an extra call goes on: that one is the task from now on, and may be hedged too."""
     ticket = tickets_of(w)[slot]
+    g = gateway_of(w)
     kid = ticket.kid
     tickets_of(w)[kid].parent = NONE
     tickets_of(w)[kid].usd += ticket.usd
     tickets_of(w)[kid].hedges = ticket.hedges
     tickets_of(w)[kid].tries = ticket.tries
+    tickets_of(w)[kid].resends = ticket.resends
+    tickets_of(w)[kid].force = ticket.force
     arm_task(w, kid, t)
+    if slots_of(w)[kid].state != BACKOFF and ticket.hedges < g.hedge_max:
+        push_timer(w, max(slots_of(w)[kid].started_s + g.hedge_s, t), kid, T_HEDGE)
     free_slot(w, slot)
 
 

@@ -74,9 +74,18 @@ def may_go_on(w: World, slot: int) -> bool:
     if p.capped == 0:
         return True
     ticket = tickets_of(w)[slot]
-    if ticket.tries >= p.max_tries:
+    if ticket.tries - ticket.step >= p.max_tries:  # the calls of a loop are no retries
         counters_of(w)[s.cls].stopped_tries += 1
         return False
+    return affordable(w, slot)
+
+
+@kernel
+def affordable(w: World, slot: int) -> bool:
+    """Whether the task, and its conversation, may cost anything more."""
+    s = slots_of(w)[slot]
+    p = policies_of(w)[s.cls]
+    ticket = tickets_of(w)[slot]
     if ticket.usd >= p.max_usd or ticket.session_usd + ticket.usd >= p.max_session_usd:
         counters_of(w)[s.cls].stopped_usd += 1
         return False

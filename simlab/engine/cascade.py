@@ -15,6 +15,7 @@ from simlab.engine.arrays import (
     OK,
     T_RETRY,
 )
+from simlab.engine.fallback import whole_again
 from simlab.engine.heaps import push_timer
 from simlab.engine.meters import meter_lost
 from simlab.engine.service import ask, book_call
@@ -51,7 +52,7 @@ def judge(w: World, slot: int, t: float) -> float:
         u = key(key(s.task, FOR_SAMPLE + 64 * s.attempt), i)
         ttft = draw(dists_of(w), tables_of(w), be.ttft, uniform(key(u, 0))) + be.ttft_per_token_s * s.prompt
         took = ttft + (s.output - 1) * draw(dists_of(w), tables_of(w), be.itl, uniform(key(u, 1)))
-        book_call(w, slot, choice.backend, s.started_s, took, s.prompt, s.cached, s.output)
+        book_call(w, slot, choice.backend, s.started_s, took, s.prompt, s.cached, s.output, OK)
         delay = max(delay, s.started_s + took - t)
     if choice.verifier != NONE:
         delay += ask(w, slot, choice.verifier, t, s.prompt + s.output, 1)
@@ -74,6 +75,8 @@ def escalate(w: World, slot: int, t: float) -> None:
     s = slots_of(w)[slot]
     ticket = tickets_of(w)[slot]
     meter_lost(w, slot, OK, s.output)
+    whole_again(w, slot)
+    ticket.force = NONE
     ticket.came = ESCALATION
     ticket.level += 1
     ticket.retries = 0

@@ -33,8 +33,7 @@ def fill(w: World, slot: int, t: float) -> None:
     s = slots_of(w)[slot]
     budget = contexts_of(w)[s.cls]
     counters = counters_of(w)[s.cls]
-    if s.history > budget.max_history:
-        _shorten(w, slot, t)
+    keep_history(w, slot, t)
     if budget.chunks != NONE:
         chunks = int(draw(dists_of(w), tables_of(w), budget.chunks, uniform(key(s.task, FOR_CHUNKS))) + 0.5)
         if chunks > budget.max_chunks:
@@ -50,10 +49,14 @@ def fill(w: World, slot: int, t: float) -> None:
 
 
 @kernel
-def _shorten(w: World, slot: int, t: float) -> None:
+def keep_history(w: World, slot: int, t: float) -> None:
     """History that is too long is summarised, or loses its oldest tokens."""
     s = slots_of(w)[slot]
+    if len(contexts_of(w)) <= s.cls or s.history <= contexts_of(w)[s.cls].max_history:
+        return
     budget = contexts_of(w)[s.cls]
+    if budget.used == 0:
+        return
     if budget.helper == NONE:
         counters_of(w)[s.cls].cut_history += 1
         drop_history(w, slot, s.history - budget.max_history)

@@ -6,20 +6,23 @@ from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
+    ENOUGH,
     ERROR,
     FOR_BREAK,
     FOR_ERROR,
     FOR_ITL,
     FOR_TTFT,
+    FORMING,
     NONE,
     OK,
     ON_API,
     QUEUED_API,
     RATE_LIMITED,
     T_API_DONE,
+    TIMED_OUT,
 )
 from simlab.engine.heaps import push_timer
-from simlab.engine.hook import PROMPT, policy
+from simlab.engine.hook import HAND_IN, PROMPT, ROOM, policy
 from simlab.engine.world import World, backends_of, dists_of, slots_of, tables_of
 
 
@@ -35,29 +38,29 @@ def _limited(w: World, b: int, slot: int, t: float) -> bool:
     dt = t - be.level_t
     be.level_t = t
     tokens = s.prompt + s.output
-    if be.rpm > 0.0:
-        be.rpm_level = min(max(be.rpm, 1.0), be.rpm_level + dt * be.rpm / 60.0)
-        if be.rpm_level < 1.0:
-            be.retry_after_s = (1.0 - be.rpm_level) * 60.0 / be.rpm
-            return True
+    be.rpm_level = min(max(be.rpm, 1.0), be.rpm_level + dt * be.rpm / 60.0)
+    be.tpm_level = min(be.tpm, be.tpm_level + dt * be.tpm / 60.0)
+    if be.rpm > 0.0 and be.rpm_level < ENOUGH:
+        be.retry_after_s = (1.0 - be.rpm_level) * 60.0 / be.rpm
+        return True
     if be.tpm > 0.0:
-        be.tpm_level = min(be.tpm, be.tpm_level + dt * be.tpm / 60.0)
-        if be.tpm_level < tokens:
+        if be.tpm_level < tokens * ENOUGH:
             be.retry_after_s = (min(tokens, be.tpm) - be.tpm_level) * 60.0 / be.tpm
             return True
-        be.tpm_level -= tokens
+        be.tpm_level = max(be.tpm_level - tokens, 0.0)
     if be.rpm > 0.0:
-        be.rpm_level -= 1.0
+        be.rpm_level = max(be.rpm_level - 1.0, 0.0)
     return False
 
 
 @kernel
-def _start(w: World, b: int, slot: int, t: float) -> None:
+def take_up(w: World, b: int, slot: int, t: float) -> None:
     """The provider takes the request up: its first token, its pace, and whether it fails are drawn."""
     be = backends_of(w)[b]
     s = slots_of(w)[slot]
     be.in_flight += 1
     s.state = ON_API
+    s.served_s = t
     attempt = 64 * s.attempt
     ttft = draw(dists_of(w), tables_of(w), be.ttft, uniform(key(s.task, FOR_TTFT + attempt)))
     read = s.cached if be.prompt_store != NONE else 0
@@ -76,6 +79,10 @@ def _start(w: World, b: int, slot: int, t: float) -> None:
             s.sched = ERROR
             s.out_done = 1 + int(u / be.break_probability * (s.output - 1))
             end = s.first_s + itl * (s.out_done - 1)
+    if be.batch == 1 and end > t + be.batch_window_s:
+        s.sched = TIMED_OUT
+        s.out_done = 0
+        end = t + be.batch_window_s
     push_timer(w, end, slot, T_API_DONE)
 
 
@@ -93,8 +100,8 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     s.cached = int(be.cached_ratio * s.seg_tokens)
     if be.prompt_store != NONE:
         policy(w, PROMPT, slot, t, b, 0, 0)
-    if not full:
-        _start(w, b, slot, t)
+    if not full and be.batch == 0:
+        take_up(w, b, slot, t)
         return OK
     s.state = QUEUED_API
     be.queued += 1
@@ -105,6 +112,8 @@ def call(w: World, b: int, slot: int, t: float) -> int:
     else:
         slots_of(w)[be.queue_tail].next = slot
     be.queue_tail = slot
+    if be.batch == 1:
+        policy(w, HAND_IN, slot, t, b, 0, 0)
     return OK
 
 
@@ -124,14 +133,20 @@ def hang_up(w: World, slot: int, t: float) -> int:
             be.queue_tail = s.prev
         else:
             slots_of(w)[s.next].prev = s.prev
+        if be.batch == 1:
+            if s.sched == FORMING:
+                be.forming -= 1
+            policy(w, ROOM, slot, t, b, 0, 0)
         return 0
     be.in_flight -= 1
     generated = 0
-    if t >= s.first_s and s.sched == OK:
-        generated = s.output
+    if t >= s.first_s and (s.sched == OK or s.out_done > 0):
+        generated = s.output if s.sched == OK else s.out_done  # a stream that will break off has come so far
         if s.last_s > 0.0:
-            generated = min(s.output, int((t - s.first_s) / s.last_s * (1.0 + 1e-12)) + 1)
-    if be.queue_head != NONE:
+            generated = min(generated, int((t - s.first_s) / s.last_s * (1.0 + 1e-12)) + 1)
+    if be.batch == 1:
+        policy(w, ROOM, slot, t, b, s.prompt, 0)
+    elif be.queue_head != NONE:
         first = be.queue_head
         be.queued -= 1
         be.queue_head = slots_of(w)[first].next
@@ -139,5 +154,5 @@ def hang_up(w: World, slot: int, t: float) -> int:
             be.queue_tail = NONE
         else:
             slots_of(w)[be.queue_head].prev = NONE
-        _start(w, b, first, t)
+        take_up(w, b, first, t)
     return generated

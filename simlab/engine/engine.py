@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from simlab.draws.counter import key
 from simlab.engine import arrays as a
 from simlab.engine import hook, loop
-from simlab.engine.build import FIRST_SEGMENTS, LOG_ROWS, build, cumulative
+from simlab.engine.build import FIRST_SEGMENTS, build, cumulative, log_rows
 from simlab.engine.meters import book_replicas
 from simlab.engine.spec import Chunk, ClassSpec, PoolSpec, WorldSpec
 from simlab.engine.stores import rehash
@@ -52,7 +53,8 @@ class Engine:
         self._spec = spec
         self._on_log = on_log
         self._own(build(spec))
-        if self._w.policies["used"].any() or (self._w.backends["prompt_store"] != a.NONE).any():
+        special = (self._w.backends["prompt_store"] != a.NONE) | (self._w.backends["batch"] == 1)
+        if self._w.policies["used"].any() or special.any():
             self._w.gateway["policy"] = hook.address()
         for c, cls in enumerate(spec.classes):
             if cls.feed is None:
@@ -153,6 +155,21 @@ class Engine:
         record["content"] = content if same else int(key(content, prompt + 1) >> np.uint64(2))
         record["prompt_version"], record["model_version"], record["corpus_version"] = prompt, model, corpus
 
+    def set_endpoint(self, backend: int, slowdown: float, error_probability: float) -> None:
+        """From now on calls that an API endpoint takes up last ``slowdown`` times as long, and fail with this chance.
+
+        Calls that it has taken up already end as they would have.
+
+        Raises:
+            ValueError: the backend is no API endpoint, or a number is out of its range.
+        """
+        if self._w.backends[backend]["kind"] != a.API:
+            raise ValueError(f"backend {backend} is a pool: its speed follows from its profile")
+        if not 0.0 < slowdown < math.inf or not 0.0 <= error_probability <= 1.0:
+            raise ValueError(f"slowdown {slowdown} must be above 0, error_probability {error_probability} in 0 to 1")
+        record = self._w.backends[backend]
+        record["slowdown"], record["error_probability"] = slowdown, error_probability
+
     # Signals.
 
     def replicas(self, pool: int) -> list[int]:
@@ -174,6 +191,17 @@ class Engine:
             kv_used=1.0 - float(up["free"].sum()) / total if total else 0.0,
         )
 
+    def overdue(self) -> NDArray[np.int64]:
+        """Tasks of each class that are under way and past their deadline, int64 [classes]."""
+        w = self._w
+        n = int(w.state[0]["n_slots"])
+        slots = w.slots[:n]
+        late = slots["arrival_s"] + w.policies["deadline_s"][slots["cls"]] < self.now
+        late &= ~np.isin(slots["state"], (a.FREE, a.THINKING))
+        if len(w.tickets) > 1:
+            late &= w.tickets["parent"][:n] == a.NONE
+        return np.bincount(slots["cls"][late], minlength=len(w.classes))
+
     # Room.
 
     def _own(self, world: World) -> None:
@@ -191,8 +219,8 @@ class Engine:
             w = w._replace(tickets=a.grown(w.tickets, size))
         if len(w.timers) < 2 * size:
             w = w._replace(timers=a.grown(w.timers, 2 * size))
-        if len(w.log) > 1 and len(w.log) < LOG_ROWS * size:
-            w = w._replace(log=a.grown(w.log, LOG_ROWS * size))
+        if len(w.log) > 1 and len(w.log) < log_rows(self._spec, size):
+            w = w._replace(log=a.grown(w.log, log_rows(self._spec, size)))
         self._own(w)
 
     def _grow_entries(self) -> None:
@@ -223,8 +251,8 @@ class Engine:
             w = w._replace(feed_t=_wider(w.feed_t, n))
         w.feed_t[c, :n] = chunk.arrival_s
         if chunk.prompt_tokens is not None and chunk.output_tokens is not None:
-            if cls.system_tokens or len(cls.document_weights) or cls.turns is not None:
-                raise ValueError("a feed that brings lengths brings its segments too: leave prefix and turns out")
+            if cls.system_tokens or len(cls.document_weights) or record["grows"]:
+                raise ValueError("a feed that brings lengths brings its segments too: no prefix, turns or agent")
             record["explicit"] = 1
             if w.feed_len.shape[1] < n:
                 w = w._replace(feed_len=_wider(w.feed_len, n))

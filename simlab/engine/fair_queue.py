@@ -1,5 +1,7 @@
 """Lines at the gateway: who is above a limit waits for it, in order of arrival, of priority, or fairly to tenants.
 
+Who waits for room in a pool goes in order of deadlines.
+
 Fair is start-time fair queueing (Goyal, Vin and Cheng, 1996) with tokens as work: a tenant's next request starts, in
 the line's own time, where its one before ended or now, and lower starts go first. Where a line is full, who comes last
 in its order is turned away, which need not be who came last. Nobody waits while the limit has room for the first in
@@ -14,6 +16,7 @@ import math
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
     BACKOFF,
+    BY_DEADLINE,
     BY_PRIORITY,
     DEGRADE,
     NONE,
@@ -28,16 +31,18 @@ from simlab.engine.arrays import (
 from simlab.engine.heaps import push_timer
 from simlab.engine.limits import degrade, find_key, first_over, key_place, place, take_all, take_key
 from simlab.engine.meters import bucket_of
+from simlab.engine.trough import urgent
 from simlab.engine.world import (
     World,
     allowances_of,
     backends_of,
+    choices_of,
     counters_of,
     flows_of,
-    gateway_of,
     limits_of,
     lines_of,
     policies_of,
+    rules_of,
     slots_of,
     tickets_of,
     wait_hist_of,
@@ -78,8 +83,8 @@ def pass_all(w: World, slot: int, line: int) -> None:
 
 
 @kernel
-def _goes_before(w: World, slot: int, other: int) -> bool:
-    if gateway_of(w).order == BY_PRIORITY and slots_of(w)[slot].prio != slots_of(w)[other].prio:
+def _goes_before(w: World, line: int, slot: int, other: int) -> bool:
+    if lines_of(w)[line].order == BY_PRIORITY and slots_of(w)[slot].prio != slots_of(w)[other].prio:
         return bool(slots_of(w)[slot].prio < slots_of(w)[other].prio)
     return bool(tickets_of(w)[slot].tag < tickets_of(w)[other].tag)
 
@@ -91,12 +96,23 @@ def _enter(w: World, slot: int, at: int, t: float) -> None:
     line = allowances_of(w)[at].line
     queue = lines_of(w)[line]
     ticket.line = line
-    ticket.tag = _start(w, line, slot) if queue.flows > 0 else ticket.joined_s
     s = slots_of(w)[slot]
     s.state = BACKOFF
+    ticket.tag = _start(w, line, slot) if queue.flows > 0 else ticket.joined_s
+    by_deadline = queue.order == BY_DEADLINE
+    if by_deadline:
+        ticket.tag = s.arrival_s + policies_of(w)[s.cls].deadline_s
     after = queue.tail
-    while after != NONE and _goes_before(w, slot, after):
-        after = slots_of(w)[after].prev
+    if by_deadline and after != NONE and 2.0 * ticket.tag < tickets_of(w)[queue.head].tag + tickets_of(w)[after].tag:
+        # Nearer to the head: a short deadline need not pass by all the long ones.
+        after = NONE
+        behind = queue.head
+        while not _goes_before(w, line, slot, behind):
+            after = behind
+            behind = slots_of(w)[behind].next
+    else:
+        while after != NONE and _goes_before(w, line, slot, after):
+            after = slots_of(w)[after].prev
     s.prev = after
     if after == NONE:
         s.next = queue.head
@@ -109,9 +125,9 @@ def _enter(w: World, slot: int, at: int, t: float) -> None:
     else:
         slots_of(w)[s.next].prev = slot
     queue.waiting += 1
-    if queue.waiting > gateway_of(w).length:
+    if queue.waiting > queue.length:
         last = queue.tail
-        if last != slot:
+        if last != slot or ticket.joined_s < t:
             _note_wait(w, last, t)
         _give_up(w, last)
         counters_of(w)[slots_of(w)[last].cls].full += 1
@@ -123,14 +139,16 @@ def wait_in_line(w: World, slot: int, b: int, t: float) -> None:
     """The request waits for the allowance that blocks it: to be let in, or (``b``) to call a backend."""
     ticket = tickets_of(w)[slot]
     ticket.waits_for = b
+    if b != NONE:
+        slots_of(w)[slot].backend = b  # where it has failed if it never gets there
     ticket.joined_s = t
     limits_of(w)[allowances_of(w)[ticket.blocked].limit].queued += 1
     line = allowances_of(w)[ticket.blocked].line
     _enter(w, slot, ticket.blocked, t)
     if lines_of(w)[line].head == slot:
         _arm(w, line, t + ticket.wait_s)
-    if ticket.dropped == 0 and gateway_of(w).queue_deadline_s < math.inf:
-        push_timer(w, t + gateway_of(w).queue_deadline_s, slot, T_DROP)
+    if ticket.dropped == 0 and lines_of(w)[line].deadline_s < math.inf:
+        push_timer(w, t + lines_of(w)[line].deadline_s, slot, T_DROP)
 
 
 @kernel
@@ -148,6 +166,8 @@ def _unlink(w: World, slot: int) -> None:
         slots_of(w)[s.next].prev = s.prev
     queue.waiting -= 1
     ticket.line = NONE
+    if queue.armed_slot == slot:
+        queue.armed_slot = NONE  # another task in this slot has timers of its own
 
 
 @kernel
@@ -203,10 +223,17 @@ def _goes_on(w: World, slot: int, t: float) -> bool:
             return False
         take_all(w, slot)
         return True
+    limit = limits_of(w)[allowances_of(w)[ticket.blocked].limit]
+    if limit.gate != NONE and urgent(w, slot):
+        rule = rules_of(w)[ticket.rule]
+        ticket.waits_for = choices_of(w)[rule.first + rule.n - 1].backend
     lane = find_key(w, slot, ticket.waits_for, t, False)
     if lane == NONE:
         return False
     take_key(w, slot, ticket.waits_for, lane)
+    if limit.gate != NONE:
+        allowances_of(w)[ticket.blocked].coming += 1
+        allowances_of(w)[ticket.blocked].coming_s = t
     return True
 
 
@@ -262,16 +289,21 @@ def _arm(w: World, line: int, when: float) -> None:
 def look_again(w: World, slot: int, t: float) -> None:
     """The first in a line may have room now."""
     line = tickets_of(w)[slot].line
-    if line != NONE:
-        lines_of(w)[line].armed_slot = NONE
-        _serve(w, line, t)
+    if line == NONE:
+        return
+    queue = lines_of(w)[line]
+    if queue.armed_slot != NONE and t + TIME_EPS_S < queue.armed_s:
+        return  # it has been looked at since this was planned, and will be again: one plan at a time
+    queue.armed_slot = NONE
+    _serve(w, line, t)
 
 
 @kernel
 def _give_back(w: World, at: int, t: float) -> None:
     """Somebody has left a limit: whoever waits for it may come."""
     allowances_of(w)[at].in_flight -= 1
-    if limits_of(w)[allowances_of(w)[at].limit].concurrency > 0:
+    limit = limits_of(w)[allowances_of(w)[at].limit]
+    if limit.concurrency > 0 or limit.gate != NONE:
         _arm(w, allowances_of(w)[at].line, t)
 
 

@@ -30,6 +30,9 @@ def resume(w: World, slot: int, streamed: int) -> None:
     ticket = tickets_of(w)[slot]
     if ticket.resumed == 0:
         ticket.first_s = s.first_s
+        ticket.queue_s += s.served_s - s.started_s
+        ticket.model_s += s.first_s - s.served_s
+        ticket.streamed_queued_s = ticket.queued_s
     ticket.resumed += streamed
     s.prompt += streamed
     s.output -= streamed

@@ -110,7 +110,7 @@ def start_attempt(w: World, slot: int, t: float) -> None:
     elif call(w, b, slot, t) != OK:
         end_attempt(w, slot, t, RATE_LIMITED, 0, False)
         return
-    if gateway_of(w).timeout_s < math.inf:
+    if gateway_of(w).timeout_s < math.inf and be.batch == 0:
         watch(w, slot)
     if used:
         policy(w, ARM, slot, t, 0, 0, 0)
@@ -138,7 +138,7 @@ def api_done(w: World, slot: int, t: float) -> None:
     """A provider's answer is complete, or it failed."""
     s = slots_of(w)[slot]
     outcome = s.sched
-    if outcome == OK and s.output > 1 and t >= state_of(w).warmup_s:
+    if outcome == OK and s.output > 1 and t >= state_of(w).warmup_s and backends_of(w)[s.backend].batch == 0:
         add_time(w, ITL, s.cls, s.backend, s.last_s, s.output - 1)
     generated = hang_up(w, slot, t)
     if outcome == OK:

@@ -21,7 +21,7 @@ from simlab.draws.kernel import CACHE_FOLDER, kernel
 from simlab.engine.world import World, gateway_of
 
 # What is asked of the policies.
-RECEIVE, AIM, PASSES, ARM, SETTLE, LET_GO, TIMER, PROMPT = range(8)
+RECEIVE, AIM, PASSES, ARM, SETTLE, LET_GO, TIMER, PROMPT, HAND_IN, ROOM = range(10)
 
 _SIGNATURE = "int64(int64, int64, int64, float64, int64, int64, int64)"
 

@@ -12,8 +12,24 @@ from simlab.draws.counter import key, uniform
 from simlab.draws.distribution import draw
 from simlab.draws.kernel import kernel
 from simlab.engine.admission import lets_in
-from simlab.engine.arrays import BACKOFF, FIRST, FOR_DIFFICULTY, FOR_QUERY, FOR_TIER, NONE, T_CALL
+from simlab.engine.agent import ask_for_tools, plan_loop
+from simlab.engine.arrays import (
+    APP,
+    BACKOFF,
+    FIRST,
+    FOR_DIFFICULTY,
+    FOR_QUERY,
+    FOR_TIER,
+    GATEWAY,
+    NETWORK,
+    NONE,
+    RERANK,
+    RETRIEVAL,
+    T_CALL,
+    T_GATE,
+)
 from simlab.engine.heaps import push_timer
+from simlab.engine.parts import part_s
 from simlab.engine.retry import allow_first
 from simlab.engine.routing import consult, direct
 from simlab.engine.semantic import cached
@@ -24,6 +40,7 @@ from simlab.engine.world import (
     classes_of,
     dists_of,
     feed_query_of,
+    gateway_of,
     policies_of,
     slots_of,
     tables_of,
@@ -37,6 +54,13 @@ def receive(w: World, slot: int, t: float) -> bool:
     _open_ticket(w, slot)
     allow_first(w)
     arm_task(w, slot, t)
+    if policies_of(w)[slots_of(w)[slot].cls].latency_at != NONE:
+        before = part_s(w, slot, NETWORK, 0) + part_s(w, slot, APP, 0)
+        before += part_s(w, slot, RETRIEVAL, 0) + part_s(w, slot, RERANK, 0)
+        if before > 0.0:
+            slots_of(w)[slot].state = BACKOFF
+            push_timer(w, t + before, slot, T_GATE)
+            return False
     return bool(admit(w, slot, t))
 
 
@@ -75,6 +99,16 @@ def _open_ticket(w: World, slot: int) -> None:
     ticket.dropped = 0
     ticket.waits_for = NONE
     ticket.queued_s = 0.0
+    ticket.probe = 0
+    ticket.judging = 0
+    ticket.helped_s = 0.0
+    ticket.tools_s = 0.0
+    ticket.queue_s = 0.0
+    ticket.model_s = 0.0
+    ticket.output_s = 0.0
+    ticket.step = 0
+    ticket.steps = 1
+    s.backend = gateway_of(w).refused_at  # where it ends if nobody waits until its first attempt
     if s.turn == 0 or classes_of(w)[s.cls].users > 0:
         ticket.session_usd = 0.0
     if classes_of(w)[s.cls].asked == 1:
@@ -90,6 +124,9 @@ def _open_ticket(w: World, slot: int) -> None:
     if p.difficulty != NONE:
         u = uniform(key(s.task, FOR_DIFFICULTY))
         ticket.difficulty = min(max(draw(dists_of(w), tables_of(w), p.difficulty, u), 0.0), 1.0)
+    ticket.gateway_s = part_s(w, slot, GATEWAY, 0)
+    if p.looped == 1:
+        plan_loop(w, slot)
 
 
 @kernel
@@ -112,7 +149,11 @@ def go_on(w: World, slot: int, t: float) -> bool:
 @kernel
 def set_out(w: World, slot: int, t: float) -> bool:
     """The first attempt begins: now (True), or when what had to be asked before has answered."""
-    delay = tickets_of(w)[slot].delay_s
+    ticket = tickets_of(w)[slot]
+    ticket.helped_s += ticket.delay_s
+    delay = ticket.delay_s + ticket.gateway_s
+    if ticket.steps > 1:
+        ask_for_tools(w, slot)
     if delay <= 0.0:
         return True
     slots_of(w)[slot].state = BACKOFF

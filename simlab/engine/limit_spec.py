@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simlab.draws import Distribution
+from simlab.engine.offline_spec import TroughSpec
 
 NO_LIMIT = 1 << 40
 """More tokens or attempts than there can be."""
@@ -26,6 +27,7 @@ class LimitSpec:
             classes and tenants with the same number share it. Looked at once, when a task comes.
         of_backends: likewise for each backend. Looked at for each call.
         keys: each allowance of backends is there so many times; calls take the keys in turn.
+        trough: in place of all amounts: calls of one route wait for room in a pool.
     """
 
     rpm: float = 0.0
@@ -40,6 +42,7 @@ class LimitSpec:
     of_tenants: Sequence[Sequence[int]] = ()
     of_backends: Sequence[int] = ()
     keys: int = 1
+    trough: TroughSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 from simlab.draws.kernel import inlined, kernel
-from simlab.engine.arrays import NONE, QUEUE
+from simlab.engine.arrays import ENOUGH, NONE, QUEUE, TIME_EPS_S
+from simlab.engine.trough import room_in_pool, urgent
 from simlab.engine.world import (
     World,
     allowances_of,
@@ -21,15 +22,13 @@ from simlab.engine.world import (
     limits_of,
     lines_of,
     policies_of,
+    rules_of,
     slots_of,
     state_of,
     tickets_of,
 )
 
 DAY_S = 86400.0
-
-_ENOUGH = 1.0 - 1e-9
-"""A bucket that is this full for a request has room: it was waited for to the last digit."""
 
 
 @inlined
@@ -52,7 +51,7 @@ def _turn_day(w: World, at: int, t: float) -> float:
     """Begins a new day where one has begun; returns when the next will, s."""
     allowance = allowances_of(w)[at]
     clock = t + gateway_of(w).clock_s
-    day = int(clock / DAY_S)
+    day = int((clock + TIME_EPS_S) / DAY_S)  # who waited for midnight finds it there, whatever the last digit says
     if day != allowance.day:
         allowance.day = day
         allowance.used = 0
@@ -65,6 +64,8 @@ def room_in(w: World, at: int, slot: int, t: float) -> float:
     """How long until an allowance has room for the request, s: 0 if it has, infinite if nobody can say."""
     allowance = allowances_of(w)[at]
     limit = limits_of(w)[allowance.limit]
+    if limit.gate != NONE:
+        return float(room_in_pool(w, at, slot, t))
     if limit.concurrency > 0 and allowance.in_flight >= limit.concurrency:
         return math.inf
     wait = 0.0
@@ -72,12 +73,12 @@ def room_in(w: World, at: int, slot: int, t: float) -> float:
     allowance.level_t = t
     if limit.rpm > 0.0:
         allowance.requests = min(limit.burst, allowance.requests + dt * limit.rpm / 60.0)
-        if allowance.requests < _ENOUGH:
+        if allowance.requests < ENOUGH:
             wait = (1.0 - allowance.requests) * 60.0 / limit.rpm
     if limit.tpm > 0.0:
         allowance.tokens = min(limit.burst_tokens, allowance.tokens + dt * limit.tpm / 60.0)
         need = min(float(slots_of(w)[slot].prompt + slots_of(w)[slot].output), limit.burst_tokens)
-        if allowance.tokens < need * _ENOUGH:
+        if allowance.tokens < need * ENOUGH:
             wait = max(wait, (need - allowance.tokens) * 60.0 / limit.tpm)
     if limit.requests_per_day > 0 or limit.usd_per_day > 0.0:
         midnight = _turn_day(w, at, t)
@@ -146,6 +147,16 @@ def degrade(w: World, slot: int, i: int) -> None:
 
 
 @kernel
+def holds_for(w: World, at: int, slot: int) -> bool:
+    """Whether an allowance of a backend is for the call: room in a pool only for tasks of its route that may wait."""
+    gate = limits_of(w)[allowances_of(w)[at].limit].gate
+    if gate == NONE:
+        return True
+    rule = tickets_of(w)[slot].rule
+    return bool(rule != NONE and rules_of(w)[rule].gate == gate and not urgent(w, slot))
+
+
+@kernel
 def find_key(w: World, slot: int, b: int, t: float, comes: bool) -> int:
     """The next of backend ``b``'s keys, in turn, whose limits have room for a call; NONE: none has."""
     ticket = tickets_of(w)[slot]
@@ -157,6 +168,8 @@ def find_key(w: World, slot: int, b: int, t: float, comes: bool) -> int:
         wait = 0.0
         for i in range(be.limits_n):
             at = key_place(w, b, i, lane)
+            if not holds_for(w, at, slot):
+                continue
             wait = room_in(w, at, slot, t)
             if wait > 0.0 or (comes and _has_line(w, at)):
                 wait = max(wait, 1e-300)

@@ -203,7 +203,7 @@ def run(w: World, until: float) -> int:
             return GROW_TIMERS
         if state.n_segs - state.spare_segs + state.need_segs > len(segs_of(w)):
             return GROW_SEGMENTS
-        if len(log_of(w)) > 1 and state.log_n + 4 * (state.n_slots + 8) > len(log_of(w)):
+        if len(log_of(w)) > 1 and state.log_n + state.log_room * (state.n_slots + 8) > len(log_of(w)):
             return LOG_FULL
         arrival_t = state.arrival_t
         timer_t = math.inf

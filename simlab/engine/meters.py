@@ -397,11 +397,12 @@ def meter_task(w: World, slot: int, t: float, answered: bool, right: bool) -> No
         tenant.wrong += 1
     tenant.ttft_sum_s += ttft
     tenant.e2e_sum_s += e2e
-    coarse = window_hist_of(w)[state_of(w).window]
     i = add_time(w, TTFT, c, b, ttft, 1)
-    coarse[0, i // COARSE] += 1
-    i = add_time(w, E2E, c, b, e2e, 1)
-    coarse[1, i // COARSE] += 1
+    j = add_time(w, E2E, c, b, e2e, 1)
+    if cls.patient == 0:
+        coarse = window_hist_of(w)[state_of(w).window]
+        coarse[0, i // COARSE] += 1
+        coarse[1, j // COARSE] += 1
     if s.output > 1:
         add_time(w, TPOT, c, b, tpot, 1)
 

@@ -8,6 +8,7 @@ from simlab.engine.arrays import (
     CANCELLED,
     DUPLICATE,
     NONE,
+    OK,
     ON_API,
     ORPHAN,
     QUEUED_API,
@@ -17,8 +18,10 @@ from simlab.engine.arrays import (
     WAITING,
 )
 from simlab.engine.calls import cancel, detach
+from simlab.engine.fallback import whole_again
 from simlab.engine.gateway import time_out
 from simlab.engine.heaps import push_timer
+from simlab.engine.meters import meter_lost
 from simlab.engine.outcome import finish
 from simlab.engine.world import World, gateway_of, policies_of, slots_of, tickets_of
 
@@ -45,11 +48,13 @@ def past_deadline(w: World, slot: int, t: float) -> None:
     if ticket.kid != NONE:
         kid = ticket.kid
         ticket.kid = NONE
-        cancel(w, kid, t)
+        cancel(w, kid, slot, t)
     if _calls(w, slot):
         if slots_of(w)[slot].aborting == 0:
             time_out(w, slot, t)
     else:
+        if ticket.judging == 1:
+            meter_lost(w, slot, OK, slots_of(w)[slot].output)
         finish(w, slot, t, False)
 
 
@@ -70,9 +75,11 @@ def out_of_patience(w: World, slot: int, t: float) -> None:
         p.joined += 1
         push_timer(w, s.arrival_s + p.patience_s * (ticket.resends + 1), slot, T_PATIENCE)
         return
+    if ticket.kid != NONE:
+        cancel(w, ticket.kid, slot, t)
     new = detach(w, slot, CANCELLED, t)
-    if gateway_of(w).abort == 1:
-        cancel(w, slot, t)
+    cancel(w, slot, new, t)
+    whole_again(w, new)  # what the client has seen of the answer is lost with the connection
     twin = tickets_of(w)[new]
     twin.tries += 1
     again = slots_of(w)[new]

@@ -59,7 +59,7 @@ def readable(w: World, slot: int, b: int) -> int:
         if e != NONE and state_of(w).now - entries_of(w)[e].stored_s < st.ttl_s:
             best = _whole(w, store, segs_of(w)[seg].end)
         seg = segs_of(w)[seg].next
-    if st.history == 1 and classes_of(w)[s.cls].turns != NONE:
+    if st.history == 1 and classes_of(w)[s.cls].grows == 1:
         e = find(w, _kept_under(w, store, slot, key(s.tail, _CONVERSATION)))
         if e != NONE and state_of(w).now - entries_of(w)[e].stored_s < st.ttl_s:
             best = max(best, _whole(w, store, min(entries_of(w)[e].tokens, s.prompt)))
@@ -85,7 +85,7 @@ def use(w: World, slot: int, b: int, t: float) -> None:
                 put(w, store, k, t)
             end = tokens
         seg = segs_of(w)[seg].next
-    if st.history == 1 and classes_of(w)[s.cls].turns != NONE:
+    if st.history == 1 and classes_of(w)[s.cls].grows == 1:
         tokens = _whole(w, store, s.prompt)
         if tokens > 0:
             k = _kept_under(w, store, slot, key(s.tail, _CONVERSATION))

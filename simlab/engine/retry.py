@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from simlab.draws.counter import key, uniform
 from simlab.draws.kernel import kernel
-from simlab.engine.arrays import BACKOFF, CANCELLED, ERROR, FOR_JITTER, RATE_LIMITED, RETRY, T_RETRY, TIMED_OUT
+from simlab.engine.arrays import (
+    BACKOFF,
+    CANCELLED,
+    ERROR,
+    FALLBACK,
+    FOR_JITTER,
+    NONE,
+    RATE_LIMITED,
+    RETRY,
+    T_RETRY,
+    TIMED_OUT,
+)
 from simlab.engine.caps import may_go_on
 from simlab.engine.heaps import push_timer
 from simlab.engine.world import World, backends_of, gateway_of, slots_of, tickets_of
@@ -58,20 +69,25 @@ def allow_first(w: World) -> None:
 
 
 @kernel
-def tries_again(w: World, slot: int, outcome: int) -> bool:
-    """Whether an attempt of a class with policies is followed by another on the same route; takes it off the budget."""
+def what_next(w: World, slot: int, outcome: int) -> int:
+    """What follows a failed attempt of a class with policies: RETRY, which the budget pays for, FALLBACK, or NONE."""
     g = gateway_of(w)
     ticket = tickets_of(w)[slot]
-    if ticket.over == 1 or ticket.retries + 1 >= g.max_attempts or not retryable(w, outcome):
-        return False
-    if not may_go_on(w, slot):
-        return False
-    if g.retry_budget > 0.0:
+    if ticket.over == 1:
+        return NONE
+    again = ticket.retries + 1 < g.max_attempts and retryable(w, outcome)
+    elsewhere = backends_of(w)[slots_of(w)[slot].backend].fallback != NONE
+    if not (again or elsewhere) or not may_go_on(w, slot):
+        return NONE
+    if again and g.retry_budget > 0.0:
         if g.retry_credit < 1.0:
             g.retries_refused += 1
-            return False
-        g.retry_credit -= 1.0
-    return True
+            again = False
+        else:
+            g.retry_credit -= 1.0
+    if again:
+        return RETRY
+    return FALLBACK if elsewhere else NONE
 
 
 @kernel

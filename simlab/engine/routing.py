@@ -11,6 +11,7 @@ from simlab.engine.arrays import (
     BY_LEARNED,
     BY_OVERFLOW,
     BY_PRICE,
+    BY_TROUGH,
     BY_WEIGHTS,
     FOR_GUESS,
     FOR_ROUTE,
@@ -18,6 +19,7 @@ from simlab.engine.arrays import (
     UP,
 )
 from simlab.engine.service import ask
+from simlab.engine.trough import urgent
 from simlab.engine.world import (
     World,
     backends_of,
@@ -86,6 +88,8 @@ def choose(w: World, slot: int) -> int:
         return _quickest(w, slot, ticket.rule)
     if rule.mode == BY_OVERFLOW:
         return _first_with_room(w, ticket.rule)
+    if rule.mode == BY_TROUGH:
+        return int(choices_of(w)[rule.first + (rule.n - 1 if urgent(w, slot) else 0)].backend)
     return int(choices_of(w)[rule.first + ticket.level].backend)
 
 

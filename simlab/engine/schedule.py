@@ -204,6 +204,7 @@ def _admit(w: World, r: int, budget: int) -> int:
             hit(w, r, slot, hits, own)
         s.computed = hits * bs
         if s.preempts == 0:
+            s.served_s = rep.t0
             s.cached = s.computed
             rep.cached_tokens += s.computed
         chunk = min(s.target - s.computed, budget)

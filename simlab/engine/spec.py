@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simlab.draws import Distribution
+from simlab.engine.agent_spec import AgentSpec
 from simlab.engine.limit_spec import CapSpec, ContextSpec, LimitSpec
+from simlab.engine.offline_spec import BatchSpec
 
 QUALITY_POINTS = 33
 """Difficulties at which a chance of a right answer is tabulated, evenly from 0 to 1."""
@@ -80,6 +82,7 @@ class ClassSpec:
         segmented: the feed brings segments.
         content: classes with the same number share what their segment ids stand for; None: nobody else's.
         versions: numbers of the versions of prompt, model and corpus at the start.
+        patient: nobody waits for its answers, so they are left out of the latencies over time.
     """
 
     feed: Feed | None = None
@@ -102,6 +105,7 @@ class ClassSpec:
     segmented: bool = False
     content: int | None = None
     versions: tuple[int, int, int] = (0, 0, 0)
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,10 @@ class TokenPrice:
     written: float = 0.0
     output: float = 0.0
 
+    def scaled(self, factor: float) -> TokenPrice:
+        """All of them times a factor."""
+        return TokenPrice(self.prompt * factor, self.cached * factor, self.written * factor, self.output * factor)
+
 
 @dataclass(frozen=True)
 class PromptCacheSpec:
@@ -238,7 +246,7 @@ class ApiSpec:
     ``long_tokens`` are billed at ``long_price``; each call costs ``usd_call`` besides. ``break_probability`` is the
     share of streams that break off, at any token alike. ``fallback`` is the backend that stands in when this one has
     failed (-1: none). ``model`` numbers what gives the answers (-1: a number of its own).
-    What is ``canned`` says the same to everybody; no cache keeps it.
+    What is ``canned`` says the same to everybody; no cache keeps it. ``batch`` makes it a batch endpoint.
     """
 
     ttft: Distribution
@@ -259,6 +267,7 @@ class ApiSpec:
     model: int = -1
     prompt_cache: PromptCacheSpec | None = None
     canned: bool = False
+    batch: BatchSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -268,7 +277,7 @@ class GatewaySpec:
     Args:
         timeout_s: of an attempt; ``max_attempts`` … ``retry_rejected``: the retry policy of one backend.
         ttft_timeout_s: of an attempt's first token.
-        deadline_s: of a task, all attempts together.
+        deadline_s: of a task, all attempts together; not of a class that has a deadline of its own.
         abort: the server is told when nobody waits any more; else it goes on, and is paid.
         retry_after: waits as long as a provider's 429 asks for.
         retry_budget: retries that each task earns (0: no budget); at most ``retry_burst`` are saved up.
@@ -362,6 +371,7 @@ class RuleSpec:
         queue_per_replica, ttft_s: overflow: thresholds (inf: none).
         resume: overflow: share of the threshold at which the first choice is taken again.
         explore: least latency: share of requests spread by weight.
+        gate, lead_s: trough: as `TroughSpec` has them; the last choice gets what must not wait any longer.
     """
 
     mode: int
@@ -375,6 +385,8 @@ class RuleSpec:
     ttft_s: float = math.inf
     resume: float = 0.5
     explore: float = 0.0
+    gate: int = -1
+    lead_s: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -394,6 +406,11 @@ class PolicySpec:
         tenant_users: users of each tenant.
         caps: on one request; None: none.
         context: budget of its prompts; None: none.
+        deadline_s: until when after its arrival a task should be done; it is counted, and goes on after it.
+        latency: what users wait for beside the model, s: NETWORK (one way), APP, RETRIEVAL, RERANK, GATEWAY (before
+            each model call) and SMOOTHING, in this order; empty: nothing.
+        timed: it is metered where the time of its tasks goes.
+        agent: its tasks are loops; None: single calls.
         prompt_versions: versions of the prompt that the ledger keeps apart, numbered from 0; higher ones as the last.
     """
 
@@ -410,6 +427,10 @@ class PolicySpec:
     prompt_versions: int = 1
     caps: CapSpec | None = None
     context: ContextSpec | None = None
+    deadline_s: float = math.inf
+    latency: Sequence[Distribution] = ()
+    timed: bool = False
+    agent: AgentSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def _compose(w: World, slot: int) -> None:
             document = draw_alias(w, cls.document_alias_at, cls.documents, uniform(key(s.task, FOR_DOCUMENT)))
             ident = key(cls.system_id, document + 1)
             last, chain = _add_segment(w, slot, last, chain, ident, cls.document_tokens)
-        if cls.turns != NONE:
+        if cls.grows == 1:
             s.tail = key(chain, s.task)
             s.tail_shared = 1
     s.prompt += s.seg_tokens + s.history

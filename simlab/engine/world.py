@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simlab.draws.distribution import distribution_dtype
 from simlab.draws.kernel import kernel
 from simlab.engine.arrays import (
+    agent_dtype,
     allowance_dtype,
     backend_dtype,
     block_dtype,
@@ -89,6 +90,8 @@ class World(NamedTuple):
     lines: NDArray[Any]  # of those who wait at a limit, or [1]
     flows: NDArray[np.float64]  # finish tags of tenants in lines, for fair queueing
     contexts: NDArray[Any]  # [C], or [1]
+    agents: NDArray[Any]  # [C], or [1] when there is none
+    spans: NDArray[np.float64]  # [2, C, M / 10, SPANS], or [1, 1, 1, 1]: where time goes by TTFT and by E2E
     counters: NDArray[Any]  # [C]
     wait_hist: NDArray[np.int64]  # [C, M], or [1, 1] where nothing waits: time in lines
     feed_t: NDArray[np.float64]  # [C, N] arrival times of the current chunk
@@ -111,6 +114,7 @@ def _pointers_dtype() -> np.dtype[np.void]:
     dimensions = {
         "routes": 2, "joint": 2, "finish": 2, "phases": 2, "decode_cls": 2, "feed_t": 2, "feed_len": 3, "feed_ptr": 2,
         "feed_seg": 3, "feed_query": 2,
+        "spans": 4,
         "wait_hist": 2, "tasks": 2, "hist": 4, "hist_sum": 3, "hist_count": 3, "windows": 2, "window_hist": 3,
     }  # fmt: skip
     fields = []
@@ -404,6 +408,20 @@ def contexts_of(w: World) -> NDArray[Any]:
     """`World.contexts`."""
     p = _shape(w)
     return carray(_pointer(p.contexts), p.contexts_0, context_dtype)
+
+
+@kernel
+def agents_of(w: World) -> NDArray[Any]:
+    """`World.agents`."""
+    p = _shape(w)
+    return carray(_pointer(p.agents), p.agents_0, agent_dtype)
+
+
+@kernel
+def spans_of(w: World) -> NDArray[Any]:
+    """`World.spans`."""
+    p = _shape(w)
+    return carray(_pointer(p.spans), (p.spans_0, p.spans_1, p.spans_2, p.spans_3), np.float64)
 
 
 @kernel

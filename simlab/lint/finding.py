@@ -46,6 +46,7 @@ def _findings(scenario: Scenario) -> Iterator[Finding]:
     from simlab.lint.limits import check_limits
     from simlab.lint.money import check_money
     from simlab.lint.offered import offered_load
+    from simlab.lint.offline import check_offline
     from simlab.lint.pools import check_pool
     from simlab.lint.routes import check_routes
 
@@ -57,4 +58,5 @@ def _findings(scenario: Scenario) -> Iterator[Finding]:
         yield from check_api(scenario, name, load)
     yield from check_routes(scenario)
     yield from check_limits(scenario, load)
+    yield from check_offline(scenario, load)
     yield from check_money(scenario, load)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from simlab.errors import InputError
 from simlab.lint.finding import Finding
 
 if TYPE_CHECKING:
-    from simlab.scenario import Scenario
+    from simlab.scenario import Scenario, WorkloadClass
     from simlab.workload import Stream
 
 
@@ -21,7 +21,7 @@ class ClassLoad:
     Attributes:
         name: of the class.
         mean_rps: requests a second over the horizon; infinite for a closed loop without think time.
-        peak_rps: the highest rate.
+        peak_rps: the highest rate; of work that fills the troughs of a pool its mean: it waits until the peak is over.
         prompt_tokens: mean, shared prefixes and history included.
         new_tokens: mean part of it that no prefix cache can know.
         output_tokens: mean.
@@ -74,14 +74,28 @@ def offered_load(scenario: Scenario) -> Offered:
     findings: list[Finding] = []
     for name in scenario.workload:
         try:
-            classes[name] = _class_load(name, open_class(scenario, name, scenario.seed))
+            classes[name] = _class_load(name, scenario.workload[name], open_class(scenario, name, scenario.seed))
         except InputError as error:
             findings += [Finding("error", f"workload.{name}", str(problem)) for problem in error.problems]
+        if name in classes and troughs(scenario, name):
+            classes[name] = replace(classes[name], peak_rps=classes[name].mean_rps)
     shares = {name: scenario.route_of(name) for name in scenario.workload}
     return Offered(classes, shares, tuple(findings))
 
 
-def _class_load(name: str, stream: Stream) -> ClassLoad:
+def troughs(scenario: Scenario, name: str) -> list[str]:
+    """The pools that some task of a class waits for room in."""
+    cls = scenario.workload[name]
+    routes = [
+        scenario.route_for(name, tier, tenant) for tier in cls.task.shares for tenant in range(cls.tenants.count)
+    ]
+    filled = [next(iter(route.to)) for route in routes if route is not None and route.by == "trough"]
+    return list(dict.fromkeys(scenario.backend_called(pool) for pool in filled))
+
+
+def _class_load(name: str, cls: WorkloadClass, stream: Stream) -> ClassLoad:
+    from simlab.workload.traffic import loop_calls, loop_growth
+
     load = stream.load
     new, longest = load.mean_prompt_tokens, None
     if stream.joint is not None:
@@ -93,6 +107,11 @@ def _class_load(name: str, stream: Stream) -> ClassLoad:
         longest = max(
             stream.prompt.quantile(0.999) + stream.output.mean(), stream.prompt.mean() + stream.output.quantile(0.999)
         )
+    if cls.agent is not None:
+        calls, growth = loop_calls(cls), loop_growth(cls)
+        new = (new + (calls - 1.0) * growth) / calls
+        if longest is not None:
+            longest += (cls.agent.calls().distribution().quantile(0.999) - 1.0) * growth
     return ClassLoad(
         name=name,
         mean_rps=load.mean_rate_rps,

@@ -2,6 +2,7 @@
 
 from simlab.policies.extras import Extras
 from simlab.policies.groups import task_groups
+from simlab.policies.offline import batch_endpoint
 from simlab.policies.plan import Plan, plan
 from simlab.policies.prompt_cache import prompt_cache
 from simlab.policies.quality import model_numbers
@@ -13,6 +14,7 @@ __all__ = [
     "Extras",
     "Plan",
     "VersionChange",
+    "batch_endpoint",
     "changes",
     "incomparable",
     "model_numbers",

@@ -153,7 +153,8 @@ def with_limits(scenario: Scenario, spec: GatewaySpec, extras: Extras) -> Gatewa
             shed_ttft_s=said.shed.ttft or math.inf,
             shed_keep=said.shed.keep,
         )
-    if not any(needed(scenario, name) for name in scenario.workload):
+    late = said.deadline is not None and any(cls.latency is not None for cls in scenario.workload.values())
+    if not late and not any(needed(scenario, name) for name in scenario.workload):
         return spec
     words = "what the gateway refuses by itself (limits, caps, shedding) is an attempt here that costs nothing"
     facts = BackendFacts(

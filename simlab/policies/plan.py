@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simlab.engine import AnswerCacheSpec, ApiSpec, ContextSpec, GatewaySpec, LimitSpec, PolicySpec, RuleSpec
-from simlab.policies import caches, limits, quality, reliability, routing, versions
+from simlab.engine import (
+    AgentSpec,
+    AnswerCacheSpec,
+    ApiSpec,
+    ContextSpec,
+    GatewaySpec,
+    LimitSpec,
+    PolicySpec,
+    RuleSpec,
+)
+from simlab.policies import agents, caches, limits, offline, quality, reliability, routing, versions
 from simlab.policies.extras import Extras
 from simlab.results import BackendFacts
 
@@ -28,7 +37,7 @@ class Plan:
         caches: of answers.
         gateway: settings of all classes.
         canned: backend index of each canned answer.
-        limits: on tasks and calls.
+        limits: on tasks and calls, then the lines of those who wait for room in a pool.
     """
 
     classes: tuple[PolicySpec | None, ...]
@@ -49,11 +58,12 @@ def plan(scenario: Scenario) -> Plan:
     layers = caches.caches(scenario, extras)
     canned = reliability.answers(scenario, extras)
     contexts = [limits.context_of(scenario, name, extras) for name in scenario.workload]
+    loops = [agents.agent_of(scenario, name, extras) for name in scenario.workload]
     gateway = limits.with_limits(scenario, reliability.gateway(scenario), extras)
     n_backends = len(scenario.backends) + len(extras.specs)
     classes = [
-        _of_class(scenario, name, numbers, n_backends, canned, context)
-        for name, numbers, context in zip(scenario.workload, rule_numbers, contexts, strict=True)
+        _of_class(scenario, name, numbers, n_backends, canned, context, agent)
+        for name, numbers, context, agent in zip(scenario.workload, rule_numbers, contexts, loops, strict=True)
     ]
     return Plan(
         classes=tuple(classes),
@@ -63,13 +73,13 @@ def plan(scenario: Scenario) -> Plan:
         caches=tuple(layers),
         gateway=gateway,
         canned=canned,
-        limits=tuple(limits.limits(scenario)),
+        limits=(*limits.limits(scenario), *offline.troughs(scenario)),
     )
 
 
 def _of_class(
     scenario: Scenario, name: str, rule_numbers: list[list[int]], n_backends: int, canned: dict[str, int],
-    context: ContextSpec | None,
+    context: ContextSpec | None, agent: AgentSpec | None,
 ) -> PolicySpec | None:
     cls = scenario.workload[name]
     stated = {index: scenario.gateway.answers[answer].quality for answer, index in canned.items()}
@@ -77,7 +87,8 @@ def _of_class(
     layers = caches.layers_of(scenario, name)
     several = len(cls.task.shares) > 1 or len(versions.prompt_versions(cls.task)) > 1  # which the ledger keeps apart
     held = limits.needed(scenario, name) or reliability.needed(scenario, name)
-    if not (several or worth or rule_numbers or layers or held):
+    timed = agents.timed(scenario, name)
+    if not (several or worth or rule_numbers or layers or held or timed or cls.task.deadline):
         return None
     queries, difficulty = cls.queries, cls.task.difficulty
     output = None if cls.lengths is None else cls.lengths.output
@@ -95,4 +106,8 @@ def _of_class(
         prompt_versions=len(versions.prompt_versions(cls.task)),
         caps=limits.caps_of(scenario, name),
         context=context,
+        deadline_s=cls.task.deadline or math.inf,
+        latency=agents.latency_of(scenario, name),
+        timed=timed,
+        agent=agent,
     )

@@ -18,7 +18,8 @@ _DIFFICULTIES = np.linspace(0.0, 1.0, QUALITY_POINTS)
 
 def models_of(scenario: Scenario) -> list[str]:
     """The model behind each backend, in order."""
-    return [*(pool.model for pool in scenario.pools.values()), *(api.model for api in scenario.apis.values())]
+    apis = (*scenario.apis.values(), *scenario.batch_endpoints.values())
+    return [*(pool.model for pool in scenario.pools.values()), *(api.model for api in apis)]
 
 
 def model_numbers(scenario: Scenario) -> list[int]:

@@ -12,6 +12,7 @@ from simlab.engine import QUALITY_POINTS, ApiSpec, ChoiceSpec, RuleSpec
 from simlab.engine import arrays as codes
 from simlab.errors import Problem
 from simlab.policies.extras import Extras
+from simlab.policies.offline import lead_s
 from simlab.results import BackendFacts
 from simlab.scenario.capabilities import ADAPTIVE, fitting
 
@@ -30,6 +31,7 @@ _MODES = {
     "learned": codes.BY_LEARNED,
     "cascade": codes.BY_CASCADE,
     "overflow": codes.BY_OVERFLOW,
+    "trough": codes.BY_TROUGH,
 }
 
 
@@ -103,6 +105,9 @@ def _rule(scenario: Scenario, name: str, route: Route, extras: Extras) -> RuleSp
         for target, weight in route.to.items()
         if target in fits and (weight > 0 or route.by != "weights")
     ]
+    if route.trough is not None:
+        gate = next(i for i, other in enumerate(scenario.gateway.routes) if other is route)
+        return RuleSpec(mode, choices, gate=gate, lead_s=lead_s(route))
     full = route.overflow
     if full is None:
         return RuleSpec(mode, choices, explore=route.explore)
@@ -160,7 +165,7 @@ def _context(scenario: Scenario, target: str) -> int:
     backend = scenario.backend_called(target)
     pool = scenario.pools.get(backend)
     if pool is None:
-        return scenario.apis[backend].offers.context or 0
+        return (scenario.apis | scenario.batch_endpoints)[backend].offers.context or 0
     return pool.offers.context or pool.max_model_len or 0
 
 

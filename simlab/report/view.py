@@ -9,9 +9,27 @@ from simlab.report import spending
 from simlab.report.page import Page, Table
 from simlab.results import Estimate, Result, words
 from simlab.results.metrics import COSTS
+from simlab.results.parts import PARTS
 
 LATENCY_NAMES = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "E2E"}
 """Latencies by the field's own names."""
+
+PART_NAMES = {
+    "network": "Network",
+    "app": "Application",
+    "retrieval": "Retrieval",
+    "rerank": "Reranking",
+    "gateway": "Gateway",
+    "helpers": "Helpers asked",
+    "limits": "Waiting at limits",
+    "retries": "Failed attempts, backoff",
+    "tools": "Tools",
+    "queue": "Waiting at the backend",
+    "model": "Model, to its first token",
+    "output": "Model, the rest",
+    "smoothing": "Smoothing",
+}
+"""Parts of a latency as a table names them."""
 
 MOST_TENANTS = 12
 """Tenants shown in a table, the dearest first; all of them are in the JSON."""
@@ -22,6 +40,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("success_ratio", "Succeeded"),
     ("wrong", "Answered wrongly"),
     ("slo_ratio", "Met the SLO"),
+    ("deadline_ratio", "Done by their deadline"),
     ("goodput_rps", "Goodput (met the SLO)"),
     ("throughput_rps", "Throughput"),
     ("in_flight", "Unfinished at the horizon"),
@@ -31,6 +50,10 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("cache_answer_ratio", "Tasks answered by a cache"),
     ("escalation_ratio", "Tasks that were escalated"),
     ("fallback_ratio", "Tasks that ended on a fallback"),
+    ("tool_steps_per_task", "Tool steps of an agent's task"),
+    ("tool_calls", "Calls of tools"),
+    ("tool_failure_ratio", "  of them failed"),
+    ("stopped_ratio", "Agents' tasks stopped by a cap"),
     ("prompt_tokens", "Prompt tokens"),
     ("output_tokens", "Output tokens"),
     ("output_tokens_per_s", "Output rate"),
@@ -59,6 +82,7 @@ _ONLY_IF_ANY = frozenset(
     {
         *("in_flight", "wrong", "error_ratio", "retries", "cancelled", "prefix_hit_ratio", "gpu_hours", "preemptions"),
         *("cache_answer_ratio", "escalation_ratio", "fallback_ratio"),
+        *("tool_steps_per_task", "tool_calls", "tool_failure_ratio", "stopped_ratio"),
         *("idle_usd", "retry_usd", "hedge_usd", "escalation_usd", "fallback_usd", "shadow_usd", "duplicate_usd"),
         *("helper_usd", "waste_usd", "cache_saved_usd"),
     }
@@ -105,6 +129,38 @@ def latencies(result: Result) -> Table:
     return Table("Latency of successful tasks", ("", *kinds), rows)
 
 
+def where_time_goes(result: Result) -> list[Table]:
+    """A table for each class that meters it: the parts of a P50 and of a P95 task, to the first token and to the last.
+
+    Parts below a thousandth of every column are left out, and what is left is the sum of all parts.
+    """
+    found = []
+    rows = result.latency_parts
+    heads = [(metric, quantile) for metric in ("ttft", "e2e") for quantile in ("p50", "p95")]
+    for name in dict.fromkeys(row["class"] for row in rows):
+        mine = {(row["metric"], row["quantile"], row["part"]): row["value"] for row in rows if row["class"] == name}
+        parts = [part for part in PARTS if (*heads[0], part) in mine]
+        table = {part: [mine[(*head, part)] or 0.0 for head in heads] for part in parts}
+        sums = [sum(column) for column in zip(*table.values(), strict=True)]
+        if not any(sums):
+            continue
+        texts = [
+            (PART_NAMES[part], *(_part(value, whole) for value, whole in zip(values, sums, strict=True)))
+            for part, values in table.items()
+            if any(value > 1e-3 * whole for value, whole in zip(values, sums, strict=True))
+        ]
+        total = ("together", *(words.number(whole, "s") for whole in sums))
+        columns = ("", *(f"{LATENCY_NAMES[metric]} {quantile}" for metric, quantile in heads))
+        of = f" of {name}" if len(result.measurements[0].class_names) > 1 else ""
+        found.append(Table(f"Where the time{of} goes", columns, (*texts, total)))
+    return found
+
+
+def _part(value: float, whole: float) -> str:
+    """A part's time and its share: '120 ms 34%'; nothing where it takes none."""
+    return f"{words.number(value, 's')} {value / whole:4.0%}" if value > 0.0 else words.UNKNOWN
+
+
 Columns = tuple[tuple[str, str, str], ...]
 """Columns of a breakdown: (head, column of the row, unit)."""
 
@@ -139,6 +195,7 @@ _GROUP_COLUMNS: Columns = (
     ("tasks", "tasks", "tasks"),
     ("succeeded", "success_ratio", "ratio"),
     ("SLO met", "slo_ratio", "ratio"),
+    ("in time", "deadline_ratio", "ratio"),
     ("TTFT p95", "ttft_s_p95", "s"),
     ("E2E p95", "e2e_s_p95", "s"),
     ("cost/month", "cost_usd_per_month", "USD"),
@@ -181,7 +238,7 @@ def groups(result: Result, key: str) -> Table:
     """One row for each feature, class or tenant; of many tenants the dearest."""
     columns = _TENANT_COLUMNS if key == "tenant" else _GROUP_COLUMNS
     titles = {"feature": "Features", "class": "Workload classes", "tenant": "Tenants"}
-    table = _rows(result, key, titles[key], columns, lambda row, name, unit: words.number(row[name], unit))
+    table = _rows(result, key, titles[key], columns, lambda row, name, unit: words.number(row.get(name), unit))
     if key == "tenant" and len(table.rows) > MOST_TENANTS:
         title = f"Tenants (the {MOST_TENANTS} dearest of {len(table.rows)})"
         return Table(title, table.columns, table.rows[:MOST_TENANTS])
@@ -265,7 +322,8 @@ def tables(
         full: tenants too, where there are several.
         sources: with the places in which each price was found.
     """
-    shown = [summary(result), *spending.chosen(result, by), latencies(result), backends(result), money(result)]
+    shown = [summary(result), *spending.chosen(result, by), latencies(result)]
+    shown += [*where_time_goes(result), backends(result), money(result)]
     for key in ("feature", "class", "tenant"):
         if key in by or (key == "tenant" and not full):
             continue

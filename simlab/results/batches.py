@@ -66,7 +66,8 @@ def _batch_values(
         "arrival_rate_rps": ratio(int(windows["arrived"].sum()), length_s),
     }
     for index, name in enumerate(COARSE_METRICS):
-        values[f"{name}_s_mean"] = ratio(float(windows[f"{name}_sum_s"].sum()), finished)
+        if not measured.patient:
+            values[f"{name}_s_mean"] = ratio(float(windows[f"{name}_sum_s"].sum()), finished)
         counts = measured.window_hist[batch, index].sum(axis=0)
         for label, q in QUANTILES.items():
             values[f"{name}_s_{label}"] = histogram_quantile(counts, q)

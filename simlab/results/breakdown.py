@@ -169,6 +169,12 @@ def _task_columns(measured: Measurements, backends: Sequence[BackendFacts], key:
         "slo_ratio": divided(total("good"), finished),
         "goodput_rps": total("good") / measured.measured_s,
     }
+    if key in OF_CLASS and len(measured.counters):
+        in_time, missed = (
+            np.bincount(place, weights=measured.counters[name], minlength=len(names)).astype(np.float64)
+            for name in ("in_time", "missed")
+        )
+        columns["deadline_ratio"] = divided(in_time, in_time + missed)
     if key == "tenant":
         columns["ttft_s_mean"] = divided(total("ttft_sum_s"), total("succeeded") + total("wrong"))
         columns["e2e_s_mean"] = divided(total("e2e_sum_s"), total("succeeded") + total("wrong"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 SAMPLED, FIXED, NOTHING = "sampled", "fixed", "nothing to draw"
@@ -34,6 +34,11 @@ class TokenPrices:
     long_cached_input_usd_per_mtok: float | None = None
     long_output_usd_per_mtok: float | None = None
     cache_write_usd_per_mtok: float | None = None
+
+    def scaled(self, factor: float) -> TokenPrices:
+        """All prices times a factor."""
+        usd = {name: price * factor for name, price in asdict(self).items() if price is not None and "usd" in name}
+        return replace(self, **usd)
 
     @property
     def base(self) -> tuple[float, float, float, float]:

@@ -219,6 +219,10 @@ class Measurements:
         limit_names: of the gateway's limits, in order.
         limits: `LIMIT_DTYPE`, one row a limit.
         queue_wait_hist: int64 [C, HIST_BUCKETS], waits at limits of each class; [0, 0]: nothing waits.
+        deadlines_s: of the tasks of each class, after arrival; infinite: somebody waits for them; empty: for all.
+        spans: float64 [2, C, COARSE_BUCKETS, 1 + parts], order `COARSE_METRICS`: how many answered tasks after warm-up
+            had a latency in a bucket, and the seconds they spent in each of `simlab.results.parts.PARTS`; of classes
+            that do not meter it 0. [2, 0, 0, 0]: no class does.
     """
 
     horizon_s: float
@@ -247,11 +251,24 @@ class Measurements:
     limit_names: tuple[str, ...] = ()
     limits: NDArray[Any] = field(default_factory=lambda: np.zeros(0, LIMIT_DTYPE))
     queue_wait_hist: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    deadlines_s: tuple[float, ...] = ()
+    spans: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 0, 0, 0)))
 
     @property
     def groups_of_classes(self) -> tuple[TaskGroups, ...]:
         """The groups of tasks of each class."""
         return self.groups or (TaskGroups(),) * len(self.class_names)
+
+    @property
+    def patient(self) -> tuple[str, ...]:
+        """The classes with a deadline, for which nobody waits."""
+        return tuple(name for name, end in zip(self.class_names, self.deadlines_s, strict=False) if np.isfinite(end))
+
+    @property
+    def hurried(self) -> NDArray[np.bool_]:
+        """The classes whose latencies are those of the whole, bool [C]: somebody waits for them; all if for none."""
+        hurried = np.array([name not in self.patient for name in self.class_names])
+        return hurried if hurried.any() else ~hurried
 
     @property
     def measured_s(self) -> float:

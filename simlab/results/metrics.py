@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simlab.results.counts import LOOP_COUNTERS
 from simlab.results.facts import BackendFacts
 from simlab.results.ledger import HOURS_PER_MONTH, MONEY, WASTE, leases_billed_s
 from simlab.results.measurements import (
@@ -55,7 +56,7 @@ _REASONS_IN_WORDS = {
     "fallback": "attempts at a fallback",
     "shadow": "shadow traffic",
     "duplicate": "requests that a client sent again",
-    "helper": "helpers: classifiers, verifiers, embeddings, samples to compare",
+    "helper": "helpers: classifiers, verifiers, embeddings, agents' tools, samples to compare",
 }
 """Why attempts after the first are made, each a part of the bill."""
 
@@ -70,6 +71,11 @@ METRICS: dict[str, Metric] = {
         Metric("success_ratio", "ratio", "succeeded / (succeeded + failed)"),
         Metric("answered_ratio", "ratio", "tasks with an answer, right or wrong / (succeeded + failed)"),
         Metric("slo_ratio", "ratio", "tasks that met every limit of their SLO / (succeeded + failed)"),
+        Metric(
+            "deadline_ratio",
+            "ratio",
+            "tasks with a deadline that were answered by then / those of them that ended or are past it, whole run",
+        ),
         Metric("goodput_rps", "1/s", "tasks that met every limit of their SLO, per second after warm-up"),
         Metric("throughput_rps", "1/s", "succeeded tasks per second after warm-up"),
         Metric("arrival_rate_rps", "1/s", "arriving tasks per second after warm-up"),
@@ -85,6 +91,10 @@ METRICS: dict[str, Metric] = {
         Metric("fallback_ratio", "ratio", "tasks that ended on a fallback / tasks that ended"),
         Metric("escalation_ratio", "ratio", "tasks that ended above a cascade's first level / tasks that ended"),
         Metric("cache_answer_ratio", "ratio", "tasks that the gateway's caches answered / tasks that ended"),
+        Metric("tool_steps_per_task", "steps/task", "times that an agent's task called tools, whole run"),
+        Metric("tool_calls", "attempts", "calls of agents' tools, whole run"),
+        Metric("tool_failure_ratio", "ratio", "of these, the ones that failed"),
+        Metric("stopped_ratio", "ratio", "agents' tasks stopped by a cap / those that ended"),
         Metric("cost_usd", "USD", "the bill of the whole run, warm-up included"),
         Metric("cost_usd_per_month", "USD/month", "the bill, stretched to a month of 730 h"),
         Metric("cost_per_success_usd", "USD/task", "the bill / tasks that succeeded in the whole run"),
@@ -220,6 +230,7 @@ def replication_values(
         ledger: its rows, `LEDGER_DTYPE`.
     """
     tasks = {name: int(measured.tasks[name].sum()) for name in measured.tasks.dtype.names or ()}
+    loops = {name: int(measured.counters[name].sum()) for name in LOOP_COUNTERS}
     sums = {name: float(ledger[name].sum()) for name in ledger.dtype.names or () if name not in CELL_KEYS}
     ended = sums["tasks_right"] + sums["tasks_wrong"] + sums["tasks_failed"]
     kinds = np.array([facts.kind for facts in backends])[ledger["backend"]]
@@ -231,6 +242,7 @@ def replication_values(
     cost = sum(sums[name] for name in MONEY)
     errors = sums["failed"] + sums["rate_limited"] + sums["timed_out"] + sums["rejected"]
     gpus = np.array([facts.gpus_per_replica for facts in backends])
+    in_time, missed = (int(measured.counters[name].sum()) for name in ("in_time", "missed"))
     chosen, lengths = after_warmup(measured)
     leased = (leases_billed_s(measured, facts, i) * facts.gpus_per_replica for i, facts in enumerate(backends))
     values = {
@@ -242,6 +254,7 @@ def replication_values(
         "success_ratio": tasks["succeeded"] / finished if finished else hopeless,
         "answered_ratio": (tasks["succeeded"] + tasks["wrong"]) / finished if finished else hopeless,
         "slo_ratio": tasks["good"] / finished if finished else hopeless,
+        "deadline_ratio": ratio(in_time, in_time + missed),
         "goodput_rps": ratio(tasks["good"], measured.measured_s),
         "throughput_rps": ratio(tasks["succeeded"], measured.measured_s),
         "arrival_rate_rps": ratio(tasks["arrived"], measured.measured_s),
@@ -255,6 +268,10 @@ def replication_values(
         "fallback_ratio": ratio(_ended_on(ledger, "fallback"), ended),
         "escalation_ratio": ratio(_ended_on(ledger, "escalation"), ended),
         "cache_answer_ratio": ratio(float(_tasks(ledger[kinds == "cache"]).sum()), ended),
+        "tool_steps_per_task": loops["tool_steps"] / max(1, loops["loops"]),
+        "tool_calls": loops["tool_calls"],
+        "tool_failure_ratio": loops["tool_failures"] / max(1, loops["tool_calls"]),
+        "stopped_ratio": loops["stopped_loops"] / max(1, loops["loops"]),
         "cost_usd": cost,
         "cost_usd_per_month": ratio(cost * HOURS_PER_MONTH * 3600.0, measured.horizon_s),
         "cost_per_success_usd": ratio(cost, int(measured.tasks_total["succeeded"].sum())),
@@ -265,7 +282,7 @@ def replication_values(
         "waste_usd": sum(sums[f"waste_{kind}_usd"] for kind in WASTE),
         "cache_saved_usd": saved + float(prompt_cache_usd(measured, backends).sum()),
         **latency_values(
-            measured.hist.sum(axis=(1, 2)), measured.hist_sum.sum(axis=(1, 2)), measured.hist_count.sum(axis=(1, 2))
+            *(x[:, measured.hurried].sum(axis=(1, 2)) for x in (measured.hist, measured.hist_sum, measured.hist_count))
         ),
         "prompt_tokens": sums["prompt_tokens"],
         "cached_tokens": sums["cached_tokens"],

@@ -24,6 +24,7 @@ from simlab.results.keys import KEYS, places
 from simlab.results.ledger import MONEY, WASTE, leases_billed_s, ledger
 from simlab.results.measurements import CELL_KEYS, Measurements
 from simlab.results.metrics import COSTS, METRICS, replication_values, resolution
+from simlab.results.parts import part_rows
 from simlab.results.savings import cache_rows
 from simlab.results.verdict import Verdict, verdict
 from simlab.results.windows import window_columns
@@ -282,6 +283,11 @@ class Result:
         return cache_rows(self.measurements, self.backends)
 
     @cached_property
+    def latency_parts(self) -> list[dict[str, Any]]:
+        """Where a P50 and a P95 task of each class spends its time, see `simlab.results.parts.part_rows`."""
+        return part_rows(self.measurements, self.drawn, self.draws)
+
+    @cached_property
     def alerts(self) -> list[Alert]:
         """What the scenario's alert rules said, replication by replication; none when it has no rules."""
         rules = self.scenario.alerts
@@ -299,6 +305,7 @@ class Result:
             self.estimates["cost_per_success_usd"],
             [item["backend"] for item in self.unpriced],
             any_success=any(measured.tasks_total["succeeded"].any() for measured in self.measurements),
+            patient=self.measurements[0].patient,
         )
 
     def _slo_ratio(self, name: str) -> Estimate:
@@ -371,6 +378,7 @@ class Result:
             "by": {key: self.rows(key) for key in KEYS},
             "waste": self.waste,
             "caches": self.caches,
+            "latency_parts": self.latency_parts,
             "alerts": [alert.as_dict() for alert in self.alerts],
             "warnings": self.warnings,
             "assumptions": self.assumptions,

@@ -8,7 +8,9 @@ from simlab.results.alerts import RULES
 from simlab.results.facts import FIXED, NOTHING, SAMPLED
 from simlab.results.keys import KEYS
 from simlab.results.ledger import WASTE
+from simlab.results.measurements import COARSE_METRICS
 from simlab.results.metrics import METRICS
+from simlab.results.parts import AROUND, PARTS
 from simlab.results.verdict import MET, MISSED, UNDECIDED
 
 _NUMBER = {"type": ["number", "null"]}
@@ -99,6 +101,18 @@ def result_schema() -> dict[str, Any]:
                             "cache": _TEXT,
                             **dict.fromkeys(("lookups", "hits", "wrong", "hit_ratio"), _NUMBER),
                             **dict.fromkeys(("prompt_tokens", "output_tokens", "saved_usd"), _NUMBER),
+                        }
+                    ),
+                },
+                "latency_parts": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "class": _TEXT,
+                            "metric": {"enum": list(COARSE_METRICS)},
+                            "quantile": {"enum": list(AROUND)},
+                            "part": {"enum": list(PARTS)},
+                            **_ESTIMATE,
                         }
                     ),
                 },

@@ -32,11 +32,12 @@ def prices(backends: Sequence[BackendFacts]) -> list[dict[str, Any]]:
     """Each price that was used, with source and date.
 
     Returns:
-        A pool has ``usd_per_gpu_hour``, an API the token prices, a helper ``usd_per_call``. Caches have none.
+        A pool has ``usd_per_gpu_hour``, an API the token prices, a helper ``usd_per_call``. Caches and answers of the
+        gateway itself have none.
     """
     found: list[dict[str, Any]] = []
     for facts in backends:
-        if not facts.priced or facts.kind == "cache":
+        if not facts.priced or facts.kind in ("cache", "canned"):
             continue
         price: dict[str, Any] = {"backend": facts.name, "source": facts.price_source, "as_of": facts.price_as_of}
         if facts.kind == "service" and (facts.usd_per_call or facts.token_prices is None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from simlab.results import words
@@ -59,6 +59,7 @@ def verdict(
     unpriced: Sequence[str],
     *,
     any_success: bool = True,
+    patient: Collection[str] = (),
 ) -> Verdict:
     """The verdict on a scenario.
 
@@ -68,11 +69,12 @@ def verdict(
         cost_per_month: USD per month.
         cost_per_success: USD per successful task.
         unpriced: backends without a price; while there are any, a budget can be missed but not surely kept.
+        patient: classes whose work may wait: the scenario's SLO is not theirs.
         any_success: whether a task succeeded; without one a price of success is missed, whatever the bill.
     """
     checks = []
     for name, workload in scenario.workload.items():
-        slo = workload.slo or scenario.slo
+        slo = workload.slo or (None if name in patient else scenario.slo)
         if slo is None or (slo.ttft is None and slo.itl is None and slo.e2e is None):
             continue
         checks.append(_check(f"slo {name}", slo.target, slo_ratio_of(name), at_least=True))

@@ -1,5 +1,6 @@
 """What an architect writes: scenario models, YAML loading with line numbers, units, JSON Schema."""
 
+from simlab.scenario.agents import Agent
 from simlab.scenario.alerts import Alerts
 from simlab.scenario.answers import AnswerModel
 from simlab.scenario.apis import Api, ApiPrice
@@ -7,7 +8,9 @@ from simlab.scenario.bundled import bundled, bundled_dir, locate
 from simlab.scenario.caches import Caches, PromptCache
 from simlab.scenario.dist import Dist, Empirical, Exponential, Fixed, Geometric, Lognormal
 from simlab.scenario.gateway import Gateway
+from simlab.scenario.latency import Latency
 from simlab.scenario.loader import json_schema, load, scenario_from_dict, variants_of
+from simlab.scenario.offline import BATCH, Batch, Trough
 from simlab.scenario.operations import Operation
 from simlab.scenario.pools import GpuPrice, Pool
 from simlab.scenario.reliability import Breaker, Client, Hedge, Retry
@@ -34,11 +37,14 @@ from simlab.scenario.workload import (
 )
 
 __all__ = [
+    "BATCH",
+    "Agent",
     "Alerts",
     "AnswerModel",
     "Api",
     "ApiPrice",
     "Arrivals",
+    "Batch",
     "Breaker",
     "Budget",
     "Caches",
@@ -54,6 +60,7 @@ __all__ = [
     "Geometric",
     "GpuPrice",
     "Hedge",
+    "Latency",
     "Lengths",
     "Lognormal",
     "Operation",
@@ -73,6 +80,7 @@ __all__ = [
     "Tenants",
     "Trace",
     "TraceFormat",
+    "Trough",
     "Weibull",
     "WorkloadClass",
     "bundled",

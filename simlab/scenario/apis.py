@@ -11,6 +11,7 @@ from simlab.scenario.base import Fault, Model
 from simlab.scenario.caches import PromptCache
 from simlab.scenario.capabilities import Offers
 from simlab.scenario.dist import SecondsDist
+from simlab.scenario.offline import Batch
 from simlab.scenario.units import Count, PerMinute, Ratio, Seconds, UsdPerMtok
 
 
@@ -58,6 +59,9 @@ class Api(Model):
     offers: Offers = Field(Offers(), description="what it can do, for classes that need something")
     prompt_cache: PromptCache | None = Field(
         None, description="the provider's prompt cache, request by request; none: cached_input_ratio says it"
+    )
+    batch: Batch | None = Field(
+        None, description='its batch endpoint, a backend of its own for routes: the name of the API and ":batch"'
     )
 
     def checks(self) -> Iterator[Fault]:

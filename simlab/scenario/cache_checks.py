@@ -71,7 +71,8 @@ def _prompts(scenario: Scenario) -> Iterator[Fault]:
         if longest == 0:
             yield Fault(
                 ("apis", name, "prompt_cache"),
-                "nothing to cache: no class sent here has prompts that begin alike; give workload.….prefix or sessions",
+                "nothing to cache: no class sent here has prompts that begin alike; give workload.….prefix, sessions "
+                "or agent",
             )
         elif cache.min_tokens is not None and cache.min_tokens > longest:
             yield Fault(
@@ -83,7 +84,7 @@ def _prompts(scenario: Scenario) -> Iterator[Fault]:
 
 def beginning(cls: WorkloadClass, history: bool) -> float:
     """Tokens that begin a prompt of the class and can be asked for again; infinite where nobody can say."""
-    if cls.arrivals.kind == "trace" or (history and cls.sessions is not None):
+    if cls.arrivals.kind == "trace" or (history and (cls.sessions or cls.agent)):
         return math.inf
     if cls.prefix is None:
         return 0.0

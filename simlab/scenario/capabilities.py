@@ -45,7 +45,8 @@ def lacking(scenario: Scenario, cls: str, backend: str) -> list[str]:
     """What a backend lacks of what a class needs, in words; empty: it fits."""
     needs = scenario.workload[cls].needs
     pool = scenario.pools.get(backend)
-    offers = scenario.apis[backend].offers if pool is None else pool.offers
+    apis = scenario.apis | scenario.batch_endpoints
+    offers = apis[backend].offers if pool is None else pool.offers
     found = [f"{what!r}" for what in needs.can if what not in offers.can]
     if needs.regions and not offers.regions:
         found.append("a stated region")

@@ -69,6 +69,20 @@ def _limit(scenario: Scenario, i: int, limit: Limit) -> Iterator[Fault]:
         if there in limited:
             message = f"{there!r} is limited by this very limit, so going there changes nothing; name another backend"
             yield Fault((*path, "degrade_to"), message)
+        yield from _circle(scenario, (*path, "degrade_to"), limited, there)
+
+
+def _circle(
+    scenario: Scenario, path: tuple[str | int, ...], limited: Sequence[str], there: str
+) -> Iterator[Fault]:
+    """A fallback that leads back to the limit: both refusing at once, a request would go round and never end."""
+    chain = [there]
+    while scenario.gateway.fallback.get(chain[-1], there) not in chain:
+        chain.append(scenario.gateway.fallback[chain[-1]])
+        if chain[-1] in limited:
+            shown = " → ".join([chain[-1], *chain])
+            yield Fault(path, f"{shown} is a circle of this limit and gateway.fallback; a chain must end: name another")
+            return
 
 
 def _class(name: str, cls: WorkloadClass) -> Iterator[Fault]:
@@ -78,8 +92,8 @@ def _class(name: str, cls: WorkloadClass) -> Iterator[Fault]:
         yield Fault(("workload", name, "caps", "conversation_usd"), message)
     if context is None:
         return
-    if context.caps.history is not None and cls.sessions is None:
-        message = "the class has no conversations (sessions), so there is no history; drop it"
+    if context.caps.history is not None and cls.sessions is None and cls.agent is None:
+        message = "the class has no conversations (sessions) and no agent, so there is no history; drop it"
         yield Fault(("workload", name, "context", "caps", "history"), message)
     system = 0 if cls.prefix is None else cls.prefix.system + cls.prefix.template
     if context.caps.system is not None and system > context.caps.system:

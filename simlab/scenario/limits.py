@@ -122,6 +122,9 @@ class Caps(Model):
     retries: Annotated[Count, Field(ge=0)] | None = Field(
         None, description="attempts after the first, of any kind: retries, hedges, escalations, fallbacks; none: no cap"
     )
+    tool_steps: Annotated[Count, Field(ge=0)] | None = Field(
+        None, description="times that an agent's task may call tools; one that asks once more is stopped; none: no cap"
+    )
     usd: Annotated[Usd, Field(gt=0)] | None = Field(
         None, description="when a request has cost this much nothing more is tried for it, USD; none: no cap"
     )

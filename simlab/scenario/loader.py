@@ -16,6 +16,7 @@ from simlab.scenario.bundled import bundled, locate
 from simlab.scenario.caches import Caches
 from simlab.scenario.explain import at, in_order, problems
 from simlab.scenario.limits import Limit
+from simlab.scenario.offline import BATCH
 from simlab.scenario.operations import Operation
 from simlab.scenario.outline import Outline, faults, keys, suggest
 from simlab.scenario.read_yaml import read_file, read_text
@@ -203,6 +204,7 @@ def _readable(data: Mapping[str, Any]) -> Outline:
         classes=keys(data, "workload"),
         pools=keys(data, "pools"),
         apis=keys(data, "apis"),
+        batches=[f"{name}{BATCH}" for name in keys(data, "apis") if "batch" in keys(data["apis"], name)],
         routes=[_valid(Route, route) for route in routes] if isinstance(routes, list) else [],
         aliases=_valid(dict[str, str], gateway.get("aliases", {})) or {} if isinstance(gateway, Mapping) else {},
         tiers=[],

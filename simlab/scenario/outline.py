@@ -15,6 +15,7 @@ from simlab.scenario.base import Fault
 from simlab.scenario.caches import Caches
 from simlab.scenario.limit_checks import limit_names
 from simlab.scenario.limits import Limit
+from simlab.scenario.offline import BATCH
 from simlab.scenario.operations import Operation
 from simlab.scenario.reliability import fallback_faults
 from simlab.scenario.routing import Route
@@ -36,6 +37,7 @@ class Outline:
         horizon_s, warmup_s, window_s: None when they could not be read.
         caches: likewise.
         limits: the gateway's; None for one that could not be read.
+        batches: names of batch endpoints.
     """
 
     classes: Sequence[str]
@@ -53,11 +55,12 @@ class Outline:
     window_s: float | None
     caches: Caches | None = None
     limits: Sequence[Limit | None] = ()
+    batches: Sequence[str] = ()
 
     @property
     def backends(self) -> list[str]:
-        """Pools, then APIs."""
-        return [*self.pools, *self.apis]
+        """Pools, then APIs, then batch endpoints."""
+        return [*self.pools, *self.apis, *self.batches]
 
 
 def faults(outline: Outline) -> Iterator[Fault]:
@@ -94,6 +97,10 @@ def _names(outline: Outline) -> Iterator[Fault]:
     for name in outline.apis:
         if name in outline.pools:
             yield Fault(("apis", name), f"{name!r} is also the name of a pool; backends need different names")
+    for section in ("pools", "apis"):
+        for name in getattr(outline, section):
+            if name in outline.batches:
+                yield Fault((section, name), f"{name!r} is the name of an API's batch endpoint, too; choose another")
 
 
 def _routes(outline: Outline) -> Iterator[Fault]:
@@ -116,7 +123,18 @@ def _routes(outline: Outline) -> Iterator[Fault]:
         for path, backend in route.targets:
             if backend not in known:
                 message = f"read {backend!r}, which is no backend; {suggest(backend, known)}"
+                api = backend.removesuffix(BATCH)
+                if api in outline.apis:
+                    message = f"API {api!r} has no batch endpoint; give it one, e.g. apis: {{{api}: {{batch: {{}}}}}}"
                 yield Fault(("gateway", "routes", i, *path), message)
+        for j, level in enumerate(route.cascade or ()):
+            sampled = level.confidence is not None and level.confidence.kind == "agreement"
+            if sampled and outline.aliases.get(level.to, level.to) in outline.pools:
+                message = (
+                    f"read agreement, but {level.to!r} is a pool: samples that share its batch are not simulated; give "
+                    "the level's roc or auc, or a verifier"
+                )
+                yield Fault(("gateway", "routes", i, "cascade", j, "confidence"), message)
         for j, tier in enumerate(route.tiers):
             if outline.tiers and tier not in outline.tiers:
                 message = f"read {tier!r}, which is no class's tier; {suggest(tier, outline.tiers)}"
@@ -159,7 +177,10 @@ def _times(outline: Outline) -> Iterator[Fault]:
     for i, operation in enumerate(outline.operations):
         if operation is None:
             continue
-        if operation.pool not in outline.pools:
+        if operation.api is not None and operation.api not in outline.apis:
+            message = f"read {operation.api!r}, which is no API; {suggest(operation.api, outline.apis)}"
+            yield Fault(("operations", i, "api"), message)
+        if operation.pool is not None and operation.pool not in outline.pools:
             message = f"read {operation.pool!r}, which is no pool; {suggest(operation.pool, outline.pools)}"
             yield Fault(("operations", i, "pool"), message)
         if horizon is not None and operation.at > horizon:

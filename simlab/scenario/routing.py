@@ -10,9 +10,10 @@ from pydantic import Field
 
 from simlab.scenario.base import Fault, Model
 from simlab.scenario.dist import SecondsDist
+from simlab.scenario.offline import Trough
 from simlab.scenario.units import Count, Factor, Number, Ratio, Seconds, Usd
 
-By = Literal["weights", "cheapest", "least_latency", "classifier", "learned", "cascade", "overflow"]
+By = Literal["weights", "cheapest", "least_latency", "classifier", "learned", "cascade", "overflow", "trough"]
 
 
 class Classifier(Model):
@@ -210,17 +211,18 @@ class Route(Model):
     by: By = Field(
         "weights",
         description="weights: by share; cheapest: least expected cost of those that fit; least_latency: least recent "
-        "time to first token; classifier, learned, cascade, overflow: as that field says",
+        "time to first token; classifier, learned, cascade, overflow, trough: as that field says",
     )
     to: dict[str, Annotated[Factor, Field(ge=0)]] = Field(
         {},
-        description="backends (pools, apis, aliases) and their weights; shares are weight / sum of weights. In order: "
-        "overflow fills the first before the next",
+        description="backends (pools, apis, their batch endpoints, aliases) and their weights; shares are weight / sum "
+        "of weights. In order: overflow fills the first before the next, trough waits for the first",
     )
     classifier: Classifier | None = Field(None, description="for by: classifier")
     learned: Learned | None = Field(None, description="for by: learned")
     cascade: list[Level] | None = Field(None, description="for by: cascade: the models in order, cheapest first")
     overflow: Overflow | None = Field(None, description="for by: overflow")
+    trough: Trough | None = Field(None, description="for by: trough: tasks with a deadline wait for room in a pool")
     explore: Ratio = Field(0.02, description="for by: least_latency: share of requests spread evenly, to stay informed")
 
     @property
@@ -256,7 +258,7 @@ class Route(Model):
             return {self.learned.weak: 1.0 - share, self.learned.strong: share}
         if self.cascade is not None:
             return {self.cascade[0].to: 1.0}
-        if self.overflow is not None:
+        if self.overflow is not None or self.trough is not None:
             return {next(iter(self.to)): 1.0}
         used = {name: weight for name, weight in self.to.items() if weight > 0}
         if self.by != "weights":
@@ -267,7 +269,7 @@ class Route(Model):
     def checks(self) -> Iterator[Fault]:
         """Somewhere to go, by what it says and nothing else."""
         own = {"classifier": self.classifier, "learned": self.learned, "cascade": self.cascade}
-        for name, value in (*own.items(), ("overflow", self.overflow)):
+        for name, value in (*own.items(), ("overflow", self.overflow), ("trough", self.trough)):
             if value is not None and self.by != name:
                 yield Fault((name,), f"it is for `by: {name}`, but this route goes by {self.by}; say by: {name}")
             if value is None and self.by == name:
@@ -281,6 +283,8 @@ class Route(Model):
             yield Fault(("to",), "all weights are 0; give at least one backend a weight above 0")
         elif self.by == "overflow" and len(self.to) < 2:
             yield Fault(("to",), "only one backend, so nothing to spill to; name a second")
+        elif self.by == "trough" and len(self.to) > 2:
+            yield Fault(("to",), "name a pool to fill and, if you like, one backend for what is urgent; no more")
         if self.cascade is not None:
             yield from self._check_cascade(self.cascade)
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
-from simlab.scenario import cache_checks, capabilities, limit_checks, tree
+from simlab.scenario import agents, cache_checks, capabilities, limit_checks, offline_checks, tree
 from simlab.scenario.alerts import Alerts
 from simlab.scenario.answers import AnswerModel
 from simlab.scenario.apis import Api
 from simlab.scenario.base import Fault, Model, Name
 from simlab.scenario.gateway import Gateway
+from simlab.scenario.offline import BATCH
 from simlab.scenario.operations import Operation
 from simlab.scenario.outline import Outline, faults
 from simlab.scenario.pools import Pool
@@ -68,7 +69,7 @@ class Scenario(Model):
     alerts: Alerts | None = Field(None, description="rules on the stream of calls and spending; none: nobody looks")
     slo: Slo | None = Field(None, description="latency objectives of every class that has none of its own")
     budget: Budget | None = Field(None, description="what may be spent; none: no limit")
-    operations: list[Operation] = Field([], description="planned operations on pools")
+    operations: list[Operation] = Field([], description="planned operations on pools, and incidents of APIs")
     variants: dict[Name, list[Annotated[dict[str, Any], Field(min_length=1, max_length=1)]]] = Field(
         {}, description="named lists of changes, each item one `dotted.path: value`; chosen with --variant"
     )
@@ -105,8 +106,13 @@ class Scenario(Model):
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Pools, then APIs, in file order."""
-        return (*self.pools, *self.apis)
+        """Pools, then APIs, then batch endpoints of APIs, in file order."""
+        return (*self.pools, *self.apis, *self.batch_endpoints)
+
+    @property
+    def batch_endpoints(self) -> dict[str, Api]:
+        """The APIs that have a batch endpoint, by the name of that."""
+        return {f"{name}{BATCH}": api for name, api in self.apis.items() if api.batch is not None}
 
     @property
     def window_s(self) -> float:
@@ -114,8 +120,9 @@ class Scenario(Model):
         return self.horizon / 60.0 if self.window is None else self.window
 
     def slo_of(self, name: str) -> Slo | None:
-        """The objectives that hold for a workload class."""
-        return self.workload[name].slo or self.slo
+        """The objectives that hold for a workload class; what may wait has none but its own."""
+        cls = self.workload[name]
+        return cls.slo or (self.slo if cls.task.deadline is None else None)
 
     def route_for(self, cls: str, tier: str, tenant: int) -> Route | None:
         """The route that a task takes; None when there are no routes, and the only backend gets everything."""
@@ -162,6 +169,8 @@ class Scenario(Model):
         if not found:
             yield from limit_checks.faults(self)
             yield from capabilities.faults(self)
+            yield from offline_checks.faults(self)
+            yield from agents.faults(self)
 
     def outline(self) -> Outline:
         """Its names and references."""
@@ -169,6 +178,7 @@ class Scenario(Model):
             classes=list(self.workload),
             pools=list(self.pools),
             apis=list(self.apis),
+            batches=list(self.batch_endpoints),
             routes=self.gateway.routes,
             aliases=self.gateway.aliases,
             tiers=list(dict.fromkeys(tier for cls in self.workload.values() for tier in cls.task.shares)),

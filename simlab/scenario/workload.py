@@ -8,10 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from simlab.scenario import agents
+from simlab.scenario.agents import Agent
 from simlab.scenario.base import Fault, Model
 from simlab.scenario.capabilities import Needs
 from simlab.scenario.context import Context
 from simlab.scenario.dist import NumberDist, SecondsDist, TokensDist
+from simlab.scenario.latency import Latency
 from simlab.scenario.limits import Caps
 from simlab.scenario.reliability import Client
 from simlab.scenario.slo import Slo
@@ -241,6 +244,10 @@ class WorkloadClass(Model):
     context: Context | None = Field(
         None, description="what its prompts consist of besides lengths.prompt, and how much of it may be; none: nothing"
     )
+    agent: Agent | None = Field(None, description="its tasks are loops of model and tool calls; none: single calls")
+    latency: Latency | None = Field(
+        None, description="what its users wait for beside the model; none: nothing, and nobody meters where time goes"
+    )
     queries: Queries | None = Field(
         None, description="how often the same question is asked again; none: no two requests are alike"
     )
@@ -260,3 +267,4 @@ class WorkloadClass(Model):
                     yield Fault((name,), f"not with trace arrivals: the trace says it; leave {name} out")
         if kind == "closed" and self.sessions is not None:
             yield Fault(("sessions",), "not with closed arrivals: use turns with poisson, or closed without sessions")
+        yield from agents.class_faults(self)

@@ -51,8 +51,8 @@ class Load:
     """What a stream asks of a deployment on average, for pre-flight checks.
 
     Args:
-        mean_rate_rps: requests (turns of sessions included) per second over the horizon; closed loop: the most its
-            users can offer, infinite without think time.
+        mean_rate_rps: requests (turns of sessions and calls of agents included) per second over the horizon; closed
+            loop: the most its users can offer, infinite without think time.
         peak_rate_rps: the highest rate of any piece of the rate function, 1/s.
         mean_prompt_tokens: tokens, shared prefixes and session history included.
         mean_output_tokens: tokens.

@@ -205,7 +205,7 @@ def _drawn(
 
     def measure() -> Load:
         prompt, output = _turn_means(cls, turns, lengths)
-        per_start = 1.0 if turns is None else _moments(turns)[0]
+        per_start = (1.0 if turns is None else _moments(turns)[0]) * loop_calls(cls)
         until_s = min(end_s, horizon_s)
         mean_rps = rate.integral(until_s) / horizon_s
         return Load(mean_rps * per_start, rate.peak_rps(until_s) * per_start, prompt, output)
@@ -229,7 +229,7 @@ def _closed(cls: WorkloadClass, arrivals: Closed, base_dir: Path | None) -> Stre
 
     def measure() -> Load:
         mean = think.mean()
-        most = users / mean if mean > 0.0 else math.inf
+        most = users * loop_calls(cls) / mean if mean > 0.0 else math.inf
         return Load(most, most, *_turn_means(cls, None, lengths))
 
     return Stream(
@@ -253,7 +253,8 @@ def _turn_means(cls: WorkloadClass, turns: Distribution | None, lengths: _Length
     """Mean prompt and output of one request, tokens.
 
     Turn k of a session carries the k - 1 earlier prompts and outputs; over all turns of sessions of N turns that is
-    ``E[N (N - 1) / 2] / E[N]`` earlier turns on average.
+    ``E[N (N - 1) / 2] / E[N]`` earlier turns on average. The same holds for the calls of an agent's task, each of which
+    carries what the ones before wrote and what their tools said.
     """
     prompt, output = lengths.means()
     shared = 0.0
@@ -264,7 +265,26 @@ def _turn_means(cls: WorkloadClass, turns: Distribution | None, lengths: _Length
     history = 0.0
     if turns is not None and cls.sessions is not None:
         first, second = _moments(turns)
-        history = (second - first) / 2.0 / first * (prompt + output)
+        turn = prompt + output + (loop_calls(cls) - 1.0) * loop_growth(cls)
+        history = (second - first) / 2.0 / first * turn
         if cls.sessions.max_context is not None:
             history = min(history, float(cls.sessions.max_context))
+    if cls.agent is not None:
+        first, second = _moments(cls.agent.calls().distribution())
+        history += (second - first) / 2.0 / first * loop_growth(cls)
+        output = (output + (first - 1.0) * cls.agent.call_tokens.distribution().mean()) / first
     return shared + history + prompt, output
+
+
+def loop_calls(cls: WorkloadClass) -> float:
+    """Mean model calls of a task, before any cap."""
+    return 1.0 if cls.agent is None else _moments(cls.agent.calls().distribution())[0]
+
+
+def loop_growth(cls: WorkloadClass) -> float:
+    """Mean tokens by which the prompt grows from one call of an agent's task to the next."""
+    if cls.agent is None:
+        return 0.0
+    tools = cls.agent.tools
+    parallel = 1.0 if tools.parallel is None else _moments(tools.parallel.distribution())[0]
+    return cls.agent.call_tokens.distribution().mean() + parallel * tools.result_tokens.distribution().mean()

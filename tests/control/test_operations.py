@@ -43,6 +43,9 @@ class Recorder:
     def set_route(self, cls: int, weights: Sequence[float]) -> None:
         raise AssertionError("no planned operation changes a route")
 
+    def set_endpoint(self, backend: int, slowdown: float, error_probability: float) -> None:
+        raise AssertionError("no operation on a pool changes an endpoint")
+
     def replicas(self, pool: int) -> list[int]:
         return list(self.up[pool])
 

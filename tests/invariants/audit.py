@@ -43,6 +43,16 @@ def audit(engine: Engine) -> None:
     w = engine.world
     _slots(w)
     _timers(w, engine.now)
+    audit_backends(engine)
+
+
+def audit_backends(engine: Engine) -> None:
+    """Checks what must hold of APIs and replicas, whatever calls they have.
+
+    Raises:
+        AssertionError: something does not.
+    """
+    w = engine.world
     _apis(w)
     held_of_backend = Counter[int]()
     refs = 0

@@ -75,9 +75,20 @@ def with_caches(name: str, caches: str, *edits: tuple[str, str]) -> Case:
     return changed(name, ("  retry: {max", f"  caches: {caches}\n  retry: {{max"), *edits)
 
 
+def with_agent(name: str, agent: str, *edits: tuple[str, str]) -> Case:
+    return changed(name, ("    prefix: {system: 400}", f"    agent: {agent}"), *edits)
+
+
 def with_gateway(name: str, text: str) -> Case:
     """The good scenario with something more under ``gateway``."""
     return changed(name, ("  retry: {max_attempts: 3}", f"  {text}"))
+
+
+def with_trough(name: str, trough: str, to: str, deadline: str = "") -> Case:
+    edits = [("to: {local: 90, gpt-4.1: 10}", f"by: trough\n      trough: {trough}\n      {to}")]
+    if deadline:
+        edits.append(("    prefix: {system: 400}", f"    prefix: {{system: 400}}\n    task: {{deadline: {deadline}}}"))
+    return changed(name, *edits)
 
 
 _BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -208,6 +219,21 @@ CASES = [
     # --- references
     changed("route-to-unknown", ("to: {local: 90,", "to: {locl: 90,")),
     changed("route-class-unknown", ("classes: [chat]", "classes: [chta]")),
+    changed(
+        "cascade-samples-of-a-pool",
+        (
+            "    - to: {local: 1}",
+            "    - by: cascade\n      cascade: [{to: local, confidence: {kind: agreement}}, {to: gpt-4.1}]",
+        ),
+    ),
+    changed(
+        "limit-and-fallback-in-a-circle",
+        (
+            "gateway:\n",
+            "gateway:\n  limits: [{per: provider, rpm: 60, when_over: degrade, degrade_to: local}]\n"
+            "  fallback: {local: gpt-4.1}\n",
+        ),
+    ),
     changed("route-weights-zero", ("to: {local: 1}", "to: {local: 0}")),
     changed("route-weight-negative", ("to: {local: 1}", "to: {local: -1}")),
     changed("route-nowhere", ("to: {local: 1}", "to: {}")),
@@ -218,6 +244,18 @@ CASES = [
     ),
     changed("operation-pool-unknown", ("pool: local", "pool: lokal")),
     changed("operation-after-end", ("at: 10min", "at: 10h")),
+    changed("operation-api-unknown", ("pool: local, action: drain", "api: gpt-4, action: errors")),
+    changed("operation-on-nothing", ("pool: local, action: drain", "action: drain")),
+    changed("operation-on-the-wrong-kind", ("pool: local, action: drain", "api: gpt-4.1, action: drain")),
+    changed("operation-slower-by-what", ("pool: local, action: drain", "api: gpt-4.1, action: slow_down, for: 30s")),
+    changed(
+        "operation-of-other-fields",
+        ("pool: local, action: drain", "api: gpt-4.1, action: slow_down, factor: 4, replicas: 2, share: 50%"),
+    ),
+    changed(
+        "operation-of-nothing",
+        ("pool: local, action: drain", "api: gpt-4.1, action: errors, share: 0%, for: 0s"),
+    ),
     changed("same-name", ("  gpt-4.1:\n", "  local:\n")),
     Case("no-backend", "workload: {a: {arrivals: {kind: poisson, rate: 1}, lengths: {prompt: 1, output: 1}}}\n"),
     Case("no-class", "workload: {}\npools: {a: {model: llama-3.1-8b, gpu: l4}}\n"),
@@ -253,6 +291,31 @@ CASES = [
     ),
     changed("change-after-end", ("prefix: {system: 400}", "task: {changes: [{at: 9h, prompt_version: b}]}")),
     changed("no-users", ("tenants: {count: 20,", "tenants: {count: 20, users: 0,")),
+    # --- agents and latency
+    with_agent("agent-said-twice", "{steps: 4, finish: 20%, tools: {latency: 1s}}"),
+    with_agent("agent-without-length", "{tools: {latency: 1s}}"),
+    with_agent("agent-without-tools", "{steps: 4}"),
+    with_agent("agent-never-finishes", "{finish: 0, tools: {latency: 1s, failure_probability: 1, retries: 9}}"),
+    with_agent(
+        "runaway-unstopped", "{steps: 4, tools: {latency: 1s}, runaway: {share: 2%, from: 30min, until: 10min}}"
+    ),
+    with_agent("runaway-nothing-stops", "{steps: 4, tools: {latency: 1s}, runaway: {share: 2%}}"),
+    with_agent(
+        "runaway-after-end",
+        "{steps: 4, tools: {latency: 1s}, runaway: {share: 2%, from: 9h}}",
+        ("  retry: {max", "  caps: {tool_steps: 20}\n  retry: {max"),
+    ),
+    with_agent(
+        "agent-with-what-it-brings",
+        "{steps: 4, tools: {latency: 1s}}\n    context: {tool_results: 500}\n    client: {patience: 5s}",
+    ),
+    changed("agent-of-a-trace", ("file: trace.csv}", "file: trace.csv}\n    agent: {steps: 4, tools: {latency: 1s}}")),
+    changed("tool-steps-without-agent", ("    prefix: {system: 400}", "    caps: {tool_steps: 5}")),
+    changed("tool-steps-of-nobody", ("  retry: {max", "  caps: {tool_steps: 5}\n  retry: {max")),
+    changed(
+        "latency-broken",
+        ("prefix: {system: 400}", "latency: {network: -5ms, rerank: {kind: lognormal, mean: 2s, p95: 1s}, w: 1s}"),
+    ),
     # --- the gateway's other policies
     with_gateway("fallback-circle", "fallback: {gpt-4.1: local, local: gpt-4.1}"),
     with_gateway("fallback-to-nothing", "fallback: {gpt-4.1: apology, locl: gpt-4.1}"),
@@ -309,6 +372,43 @@ CASES = [
         ("to: {local: 90, gpt-4.1: 10}", "to: {local: 1}"),
         ("retry: {max_attempts: 3}", "fallback: {local: gpt-4.1}"),
     ),
+    # --- work that may wait
+    changed(
+        "batch-zeros",
+        ("ttft: 400ms", "batch: {discount: 150%, window: 0, collect: -1s, max_queued_tokens: 0}\n    ttft: 400ms"),
+    ),
+    changed("batch-nothing-collected", ("ttft: 400ms", "batch: {requests_per_batch: 10k}\n    ttft: 400ms")),
+    changed(
+        "batch-without-deadline",
+        ("ttft: 400ms", "batch: {}\n    ttft: 400ms"),
+        ("to: {local: 90, gpt-4.1: 10}", "to: {local: 90, 'gpt-4.1:batch': 10}"),
+    ),
+    changed("batch-not-there", ("to: {local: 90, gpt-4.1: 10}", "to: {local: 90, 'gpt-4.1:batch': 10}")),
+    changed(
+        "batch-name-taken",
+        ("ttft: 400ms", "batch: {}\n    ttft: 400ms"),
+        ("  local:\n", "  'gpt-4.1:batch':\n"),
+    ),
+    changed(
+        "batch-hedge",
+        ("ttft: 400ms", "batch: {}\n    ttft: 400ms"),
+        ("  retry: {max", "  hedge: {after: 2s, to: 'gpt-4.1:batch'}\n  retry: {max"),
+    ),
+    changed(
+        "batch-as-stand-in",
+        ("ttft: 400ms", "batch: {}\n    ttft: 400ms"),
+        (
+            "  retry: {max",
+            "  fallback: {local: 'gpt-4.1:batch'}\n"
+            "  limits: [{rpm: 9, when_over: degrade, degrade_to: 'gpt-4.1:batch'}]\n  retry: {max",
+        ),
+    ),
+    with_trough("trough-of-an-api", "{}", "to: {gpt-4.1: 1}", deadline="1h"),
+    with_trough("trough-without-deadline", "{}", "to: {local: 1, gpt-4.1: 1}"),
+    with_trough("trough-never-waits", "{lead: 1h, fill_to: 0.1%}", "to: {local: 1}", deadline="1h"),
+    with_trough("trough-nonsense", "{fill_to: 0, kv: 120%, waiting: 0, lead: -1s, every: 0}", "to: {local: 1}"),
+    with_trough("trough-too-many", "{}", "to: {local: 1, gpt-4.1: 1, gpt: 1}", deadline="1h"),
+    changed("trough-nothing-said", ("to: {local: 90, gpt-4.1: 10}", "by: trough\n      to: {local: 1}")),
     # --- many at once
     changed(
         "many",
