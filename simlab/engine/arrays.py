@@ -181,12 +181,12 @@ start for each slot. ``clock_s``: time of day at the start.
 """
 
 policy_dtype = _record(
-    "used queries query_alias_at difficulty quality_at tiers tier_alias_at rule_at caches tenant_users "
+    "queries query_alias_at difficulty quality_at tiers tier_alias_at rule_at caches tenant_users "
     "resends joined guarded limits_at limits_n capped max_prompt cut_prompt max_output max_tries "
     "timed latency_at looped",
     "mean_output patience_s max_usd max_session_usd deadline_s",
 )
-"""What the gateway does for a class beyond routing by weights and one retry policy; ``used`` 0: nothing.
+"""What the gateway does for a class beyond routing by weights and one retry policy; of classes that are `policed`.
 
 ``queries`` is how many different questions there are (0: no two requests are alike), ``difficulty`` a packed
 distribution, ``quality_at`` where each backend's chance of a right answer begins in the tables, tier by tier,
@@ -248,7 +248,7 @@ calls whose answer was taken ``queue_s``, ``model_s`` (to the first token) and `
 class_dtype = _record(
     "users think prompt output joint_at joint_n tenants tenant_alias_at prio system_tokens document_tokens documents "
     "document_alias_at turns grows max_context cell_base tenant_base feed_at feed_n feed_done seq explicit segmented "
-    "stream content arrivals asked prompt_version model_version corpus_version groups versions patient",
+    "stream content arrivals asked prompt_version model_version corpus_version groups versions patient policed",
     "slo_ttft_s slo_itl_s slo_e2e_s",
     "system_id",
 )
@@ -256,7 +256,7 @@ class_dtype = _record(
 
 ``grows``: later prompts of a conversation or of a task begin with the earlier ones.
 ``groups`` is how many combinations of a tier and a prompt version (of ``versions``) its ledger keeps apart.
-``patient``: nobody waits for its answers.
+``patient``: nobody waits for its answers. ``policed``: it has policies, see `policy_dtype`.
 """
 
 backend_dtype = _record(

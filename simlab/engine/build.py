@@ -127,6 +127,7 @@ def build(spec: WorldSpec) -> World:
     guards = limit_arrays(spec, gateway, policies, backends)
     set_caps(spec, policies)
     set_offline(spec, classes, policies, backends)
+    classes["policed"][: len(spec.policies)] = [stated is not None for stated in spec.policies]
     columns = reasons_used(spec)
     n_reasons = int(columns.max()) + 1
     state["reasons"], state["longest_chain"] = n_reasons, 2
@@ -152,7 +153,7 @@ def build(spec: WorldSpec) -> World:
         phases=np.zeros((len(reps), max((p.block_size for p in pools), default=1)), np.int64),
         decode_cls=np.zeros((len(reps), n_classes), np.int64),
         slots=a.records(_FIRST_SLOTS, a.slot_dtype),
-        tickets=a.records(_FIRST_SLOTS if policies["used"].any() else 1, a.ticket_dtype),
+        tickets=a.records(_FIRST_SLOTS if classes["policed"].any() else 1, a.ticket_dtype),
         timers=a.records(2 * _FIRST_SLOTS + 16, a.timer_dtype),
         segs=a.records(FIRST_SEGMENTS, a.segment_dtype),
         refs=refs,
@@ -273,7 +274,6 @@ def _policies(spec: WorldSpec, packer: Packer) -> tuple[NDArray[Any], NDArray[np
     for record, policy in zip(records, spec.policies, strict=False):
         if policy is None:
             continue
-        record["used"] = 1
         record["caches"] = sum(1 << layer for layer in set(policy.caches))
         record["tenant_users"] = policy.tenant_users
         record["queries"] = len(policy.query_weights)

@@ -54,7 +54,7 @@ class Engine:
         self._on_log = on_log
         self._own(build(spec))
         special = (self._w.backends["prompt_store"] != a.NONE) | (self._w.backends["batch"] == 1)
-        if self._w.policies["used"].any() or special.any():
+        if self._w.classes["policed"].any() or special.any():
             self._w.gateway["policy"] = hook.address()
         for c, cls in enumerate(spec.classes):
             if cls.feed is None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 
-from simlab.draws.counter import key, uniform
 from simlab.draws.kernel import inlined, kernel
 from simlab.engine.arrays import (
     ERROR,
-    FOR_ROUTE,
+    FIRST,
     NONE,
     OK,
     ON_API,
@@ -31,14 +30,14 @@ from simlab.engine.lockstep import output_tokens
 from simlab.engine.meters import ITL, add_time, meter_attempt, meter_task
 from simlab.engine.replica import abort, enqueue
 from simlab.engine.retry import back_off, retries
+from simlab.engine.route import drawn_backend
 from simlab.engine.tasks import leave
 from simlab.engine.watch import unwatch, watch
 from simlab.engine.world import (
     World,
     backends_of,
+    classes_of,
     gateway_of,
-    policies_of,
-    routes_of,
     slots_of,
     state_of,
     windows_of,
@@ -46,23 +45,9 @@ from simlab.engine.world import (
 
 
 @inlined
-def _route(w: World, slot: int) -> int:
-    """The backend drawn by the weights of the class's route; a retry draws again."""
-    s = slots_of(w)[slot]
-    last = len(backends_of(w)) - 1
-    if routes_of(w)[s.cls, 0] >= 1.0 or last == 0:
-        return 0
-    u = uniform(key(s.task, FOR_ROUTE + 64 * s.attempt))
-    b = 0
-    while b < last and u >= routes_of(w)[s.cls, b]:
-        b += 1
-    return b
-
-
-@inlined
 def enter(w: World, slot: int, t: float) -> None:
     """A task reaches the gateway."""
-    if policies_of(w)[slots_of(w)[slot].cls].used == 1 and policy(w, RECEIVE, slot, t, 0, 0, 0) == 0:
+    if classes_of(w)[slots_of(w)[slot].cls].policed == 1 and policy(w, RECEIVE, slot, t, 0, 0, 0) == 0:
         return
     start_attempt(w, slot, t)
 
@@ -71,13 +56,13 @@ def enter(w: World, slot: int, t: float) -> None:
 def start_attempt(w: World, slot: int, t: float) -> None:
     """Makes one call to a backend for the task."""
     s = slots_of(w)[slot]
-    used = policies_of(w)[s.cls].used == 1
+    used = classes_of(w)[s.cls].policed == 1
     if used:
         b = policy(w, AIM, slot, t, 0, 0, 0)
         if b == NONE:
             return
     else:
-        b = _route(w, slot)
+        b = drawn_backend(w, slot)
     be = backends_of(w)[b]
     s.backend = b
     s.started_s = t
@@ -121,7 +106,7 @@ def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, bil
     """Books an attempt that is over, then retries after a backoff or ends the task."""
     unwatch(w, slot)
     s = slots_of(w)[slot]
-    if policies_of(w)[s.cls].used == 1:
+    if classes_of(w)[s.cls].policed == 1:
         policy(w, SETTLE, slot, t, outcome, generated, 1 if billed else 0)
         return
     meter_attempt(w, slot, t, outcome, generated, billed)
@@ -129,6 +114,7 @@ def end_attempt(w: World, slot: int, t: float, outcome: int, generated: int, bil
     if outcome != OK and retries(w, slot, outcome):
         back_off(w, slot, t)
         return
+    s.reason = FIRST  # of the retries the ledger knows; the task ends where its first attempt led it
     meter_task(w, slot, t, outcome == OK, True)
     leave(w, slot, t, outcome == OK)
 
@@ -160,7 +146,7 @@ def time_out(w: World, slot: int, t: float) -> None:
     """The gateway gives an attempt up. A replica drops it at the end of its running step; what was made is paid for."""
     s = slots_of(w)[slot]
     unwatch(w, slot)
-    used = policies_of(w)[s.cls].used == 1
+    used = classes_of(w)[s.cls].policed == 1
     if used and gateway_of(w).abort == 0 and policy(w, LET_GO, slot, t, 0, 0, 0) == 1:
         return
     if s.state == ON_API or s.state == QUEUED_API:

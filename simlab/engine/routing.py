@@ -18,6 +18,7 @@ from simlab.engine.arrays import (
     NONE,
     UP,
 )
+from simlab.engine.route import drawn_backend
 from simlab.engine.service import ask
 from simlab.engine.trough import urgent
 from simlab.engine.world import (
@@ -26,7 +27,6 @@ from simlab.engine.world import (
     choices_of,
     policies_of,
     reps_of,
-    routes_of,
     rule_numbers_of,
     rules_of,
     slots_of,
@@ -78,7 +78,7 @@ def choose(w: World, slot: int) -> int:
     if ticket.force != NONE:
         return int(ticket.force)
     if ticket.rule == NONE:
-        return _by_class(w, slot)
+        return drawn_backend(w, slot)
     rule = rules_of(w)[ticket.rule]
     if rule.mode == BY_WEIGHTS:
         return _by_weight(w, ticket.rule, uniform(key(s.task, FOR_ROUTE + 64 * s.attempt)))
@@ -91,20 +91,6 @@ def choose(w: World, slot: int) -> int:
     if rule.mode == BY_TROUGH:
         return int(choices_of(w)[rule.first + (rule.n - 1 if urgent(w, slot) else 0)].backend)
     return int(choices_of(w)[rule.first + ticket.level].backend)
-
-
-@kernel
-def _by_class(w: World, slot: int) -> int:
-    """A draw by the weights of the class's route."""
-    s = slots_of(w)[slot]
-    last = len(backends_of(w)) - 1
-    if routes_of(w)[s.cls, 0] >= 1.0 or last == 0:
-        return 0
-    u = uniform(key(s.task, FOR_ROUTE + 64 * s.attempt))
-    b = 0
-    while b < last and u >= routes_of(w)[s.cls, b]:
-        b += 1
-    return b
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Tables of where every dollar went: by any key, why, in vain, what caches saved, who failed, and what alerts said."""
+"""Tables of where every dollar went: by any key, why, in vain; what caches saved, what limits did, what alerts said."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ _CACHE_COLUMNS: Columns = (
     ("saved/month", "saved_usd", "USD"),
 )
 
+_LIMIT_COLUMNS: Columns = (
+    ("refused", "refused", "requests"),
+    ("made to wait", "queued", "requests"),
+    ("sent elsewhere", "degraded", "requests"),
+)
+
+_VIOLATION_COLUMNS: Columns = (("times", "count", "requests"), ("of its tasks", "per_task", "ratio"))
+
+_WAIT_COLUMNS: Columns = (
+    ("waits", "waits", "requests"),
+    ("mean", "wait_s_mean", "s"),
+    ("p50", "wait_s_p50", "s"),
+    ("p95", "wait_s_p95", "s"),
+)
+
 _WASTE_IN_WORDS = {
     "failed": "failed after a part of the answer",
     "timed_out": "timed out",
@@ -103,6 +118,26 @@ def caches(result: Result) -> Table:
     for row in found:
         row["saved_usd"] *= _to_month(result)
     return _table("Caches, against a run without them", "cache", "cache", found, _CACHE_COLUMNS)
+
+
+def limits(result: Result) -> Table:
+    """What each limit did, where any did something."""
+    rows = result.limits if any(any(list(row.values())[1:]) for row in result.limits) else []
+    return _table("What limits did", "limit", "limit", rows, _LIMIT_COLUMNS)
+
+
+def violations(result: Result) -> Table:
+    """How often a class came to a limit, a cap or a part of its context budget."""
+    classes = len({row["class"] for row in result.violations})
+    rows = [dict(row) for row in result.violations]
+    for row in rows:
+        row["at"] = f"{row['class']}: {row['meaning']}" if classes > 1 else row["meaning"]
+    return _table("Limits, caps and budgets that were reached", "", "at", rows, _VIOLATION_COLUMNS)
+
+
+def waits(result: Result) -> Table:
+    """How long tasks waited at limits."""
+    return _table("Waiting at limits", "class", "class", result.waits, _WAIT_COLUMNS)
 
 
 def errors(result: Result) -> Table:
@@ -163,7 +198,8 @@ def tables(result: Result, *, full: bool = False, told: Sequence[str] = ()) -> l
     # Where each backend is a provider or a model of its own, its table says it all.
     same = [key for key in ("provider", "model") if len(result.rows(key)) == backends]
     shown += [breakdown(result, key) for key in keys if several(result, key) and key not in (*same, *told)]
-    return [*shown, caches(result), errors(result), alerts(result)]
+    held = [limits(result), violations(result), waits(result)]
+    return [*shown, caches(result), *held, errors(result), alerts(result)]
 
 
 def chosen(result: Result, keys: Sequence[str]) -> list[Table]:

@@ -18,6 +18,7 @@ from simlab.results.alerts import Alert, alerts
 from simlab.results.batches import half_widths
 from simlab.results.breakdown import rows_of
 from simlab.results.facts import NOTHING, BackendFacts, Outside, ScenarioLike
+from simlab.results.held import limit_rows, violation_rows, wait_rows
 from simlab.results.interval import Draws, Estimate, around, student
 from simlab.results.keeping_up import overloaded
 from simlab.results.keys import KEYS, places
@@ -283,6 +284,21 @@ class Result:
         return cache_rows(self.measurements, self.backends)
 
     @cached_property
+    def limits(self) -> list[dict[str, Any]]:
+        """What each of the gateway's limits did, see `simlab.results.held.limit_rows`."""
+        return limit_rows(self.measurements)
+
+    @cached_property
+    def violations(self) -> list[dict[str, Any]]:
+        """How often each class came to a limit, cap or budget, see `simlab.results.held.violation_rows`."""
+        return violation_rows(self.measurements)
+
+    @cached_property
+    def waits(self) -> list[dict[str, Any]]:
+        """How long tasks waited at limits, by class, see `simlab.results.held.wait_rows`."""
+        return wait_rows(self.measurements)
+
+    @cached_property
     def latency_parts(self) -> list[dict[str, Any]]:
         """Where a P50 and a P95 task of each class spends its time, see `simlab.results.parts.part_rows`."""
         return part_rows(self.measurements, self.drawn, self.draws)
@@ -378,6 +394,9 @@ class Result:
             "by": {key: self.rows(key) for key in KEYS},
             "waste": self.waste,
             "caches": self.caches,
+            "limits": self.limits,
+            "violations": self.violations,
+            "waits": self.waits,
             "latency_parts": self.latency_parts,
             "alerts": [alert.as_dict() for alert in self.alerts],
             "warnings": self.warnings,

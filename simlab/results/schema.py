@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from simlab.results.alerts import RULES
+from simlab.results.counts import LIMIT_DTYPE
 from simlab.results.facts import FIXED, NOTHING, SAMPLED
+from simlab.results.held import HELD
 from simlab.results.keys import KEYS
 from simlab.results.ledger import WASTE
 from simlab.results.measurements import COARSE_METRICS
@@ -101,6 +103,31 @@ def result_schema() -> dict[str, Any]:
                             "cache": _TEXT,
                             **dict.fromkeys(("lookups", "hits", "wrong", "hit_ratio"), _NUMBER),
                             **dict.fromkeys(("prompt_tokens", "output_tokens", "saved_usd"), _NUMBER),
+                        }
+                    ),
+                },
+                "limits": {
+                    "type": "array",
+                    "items": _object({"limit": _TEXT, **dict.fromkeys(LIMIT_DTYPE.names or (), _NUMBER)}),
+                },
+                "violations": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "class": _TEXT,
+                            "what": {"enum": list(HELD)},
+                            "meaning": _TEXT,
+                            "count": _NUMBER,
+                            "per_task": _NUMBER,
+                        }
+                    ),
+                },
+                "waits": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "class": _TEXT,
+                            **dict.fromkeys(("waits", "wait_s_mean", "wait_s_p50", "wait_s_p95"), _NUMBER),
                         }
                     ),
                 },

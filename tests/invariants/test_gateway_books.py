@@ -44,7 +44,7 @@ def audit_gateway(engine: Engine) -> None:
     busy = np.isin(slots["state"], IN_FLIGHT)
     tasks = busy.copy()
     if tickets is not None:
-        policed = w.policies["used"][slots["cls"]] == 1
+        policed = w.classes["policed"][slots["cls"]] == 1
         tasks &= ~policed | (tickets["parent"] == a.NONE)
         _kids(tickets, busy & policed)
     assert state["in_flight"] == tasks.sum()
@@ -80,7 +80,7 @@ def _limits(engine: Engine, slots: Any, tickets: Any, tasks: Any) -> None:
     for slot in np.flatnonzero(np.isin(slots["state"], IN_FLIGHT)):
         c, ticket = slots[slot]["cls"], tickets[slot]
         policy = w.policies[c]
-        if policy["used"] == 0:
+        if w.classes["policed"][c] == 0:
             continue
         if tasks[slot]:
             at = policy["limits_at"] + slots[slot]["tenant"] * policy["limits_n"]
@@ -100,7 +100,7 @@ def _limits(engine: Engine, slots: Any, tickets: Any, tasks: Any) -> None:
         assert members[::-1] == chain(w.slots, line["tail"], "prev")
         assert len(members) == line["waiting"] <= w.gateway[0]["length"]
         waiting += len(members)
-    policed = w.policies["used"][slots["cls"]] == 1
+    policed = w.classes["policed"][slots["cls"]] == 1
     assert waiting == (policed & np.isin(slots["state"], IN_FLIGHT) & (tickets["line"] != a.NONE)).sum()
 
 

@@ -170,10 +170,10 @@ def test_a_hit_s_assumption_is_printed() -> None:
 def test_two_layers_save_what_two_runs_tell_apart() -> None:
     """Each layer's savings, against runs without it: paired, so Student's interval of the difference holds them.
 
-    Without the exact cache the semantic one takes some of its hits over, which is why what a layer saves as counted is
-    no less than what the run without it costs more.
+    Behind the exact cache the semantic one has only its false hits. Without the exact cache it takes some of that one's
+    hits over, which is why what a layer saves as counted is no less than what the run without it costs more.
     """
-    both = {"exact": {"ttl": "2h"}, "semantic": {"match": {"hit": 0.7}, "ttl": "2h"}}
+    both = {"exact": {"ttl": "2h"}, "semantic": {"match": {"hit": 0.7, "false_hit": 0.1}, "ttl": "2h"}}
     full = simulate(scenario(gateway={"caches": both}), replications=5, seed=1)
     bare = simulate(scenario(), replications=5, seed=1)
     gap = bare.values["cost_usd"] - full.values["cost_usd"]

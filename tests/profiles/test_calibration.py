@@ -52,7 +52,7 @@ def test_errors_of_benchmarks_are_as_stated(runs, name):
         stated = one.error.get(f"{field}_median_ape")
         if stated is not None:
             # Runs that were left out because something slowed the server down may have the points of others.
-            assert np.median(apes) == pytest.approx(stated, abs=0.01 if name.startswith("tiny") else 1e-3)
+            assert np.median(apes) == pytest.approx(stated, abs=0.02 if name.startswith("tiny") else 1e-3)
 
 
 @pytest.mark.slow
