@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -56,7 +57,10 @@ def address() -> int:
         from simlab.engine import loop
 
         compile_policies = "from simlab.engine.hook import compiled; compiled()"
-        with subprocess.Popen([sys.executable, "-c", compile_policies]):
+        # The cache knows kernels by their path: the other process must have them from here, not from where it starts.
+        here = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-P", "-c", compile_policies]
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": here}):
             loop.run.compile((types.int64, types.float64))  # type: ignore[attr-defined]
     return int(compiled().address)
 
