@@ -226,8 +226,8 @@ def _knees(checked: Checked) -> list[str]:
         return []
     lines = ["", "## The knee", "",
              "Requests served in a second when more are sent, on ladders of rates that go beyond it. Where mean",
-             "lengths are well below those of the other ladder on that GPU, long requests had no answer when the",
-             "run ended and are missing from the data.", "",
+             "lengths are well below those of the other ladder on that GPU, requests sent late in the run are missing",
+             "from the data, it is not said why: what such a ladder serves is of the part that is there.", "",
              "| set-up | requests | measured | simulated | error |", "|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {one.setup} | {one.workload} | {one.measured_rps:.3g}/s | {one.simulated_rps:.3g}/s | {percent(one.ape)} |"

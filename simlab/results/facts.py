@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -58,14 +59,21 @@ class TokenPrices:
         long_input, cached = self.long_input_usd_per_mtok, self.long_cached_input_usd_per_mtok
         if cached is None:
             # A provider that names no cached price for long prompts keeps its discount in proportion.
-            cached = base_cached if long_input is None or base_input == 0 else base_cached * long_input / base_input
+            alike = long_input is None or base_input == 0
+            cached = base_cached if alike else _scaled(base_cached, long_input or 0.0, base_input)
         fresh = base_input if long_input is None else long_input
         return (
             fresh,
             cached,
-            fresh if base_input == 0 else base_written * fresh / base_input,
+            fresh if base_input == 0 else _scaled(base_written, fresh, base_input),
             base_output if self.long_output_usd_per_mtok is None else self.long_output_usd_per_mtok,
         )
+
+
+def _scaled(price: float, fresh: float, base: float) -> float:
+    """A price in the proportion of two others; ``fresh`` where that is beyond all numbers: a bill is finite."""
+    scaled = price * fresh / base
+    return scaled if math.isfinite(scaled) else fresh
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,7 @@ def token_usd(rows: Array, facts: BackendFacts) -> NDArray[np.float64]:
         names = ("prompt", "cached", "written", "output")
         prompt, cached, written, output = (_tier(rows, tier, name) for name in names)
         parts = (prompt - cached - written, cached, written, output)
-        with np.errstate(invalid="ignore"):  # all is finite; numpy may flag lanes behind the last row
-            total += sum(tokens * price for tokens, price in zip(parts, usd, strict=True)) / 1e6
+        total += sum(tokens * price for tokens, price in zip(parts, usd, strict=True)) / 1e6
     return total
 
 

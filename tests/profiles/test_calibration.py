@@ -46,13 +46,16 @@ def test_no_bundled_profile_misses_by_more_than_it_may():
 def test_errors_of_benchmarks_are_as_stated(runs, name):
     one = profile(name)
     mine = [run for run in runs if run.server.setup == name and run.load is not None]
+    if name.startswith("tiny"):
+        # Runs that something slowed down were left out of the fit, and may have the points of others.
+        mine = [run for run in mine if run.source in one.fitted_on]
     rows = validate(Shelf(name, (one,), single=True), mine, workers=1, intervals=False).rows
     for metric, field in FIELDS.items():
         apes = [row.ape for row in rows if row.metric == metric and row.kind == "calibrated"]
         stated = one.error.get(f"{field}_median_ape")
         if stated is not None:
-            # Runs that were left out because something slowed the server down may have the points of others.
-            assert np.median(apes) == pytest.approx(stated, abs=0.02 if name.startswith("tiny") else 1e-3)
+            # Of the runs on two cores the profile names half.
+            assert np.median(apes) == pytest.approx(stated, abs=0.01 if name.startswith("tiny") else 1e-3)
 
 
 @pytest.mark.slow

@@ -276,3 +276,12 @@ def test_a_group_tells_tier_route_and_prompt() -> None:
     assert attempts("model") == {"frontier-large": 15}
     assert attempts("reason") == {"first": 15}
     assert list(result.ledger()["tier"]) == ["low", "high", "high", "high", "(unused)"]
+
+
+def test_a_price_out_of_all_proportion_leaves_the_bill_finite() -> None:
+    prices = TokenPrices(
+        2.2250738585072014e-308, 0.0, long_threshold_tokens=200_000, long_input_usd_per_mtok=1.0,
+        cache_write_usd_per_mtok=4.0,
+    )  # fmt: skip
+    assert prices.long == (1.0, 1.0, 1.0, 0.0)
+    assert TokenPrices(2.0, 8.0, 0.5, 200_000, 4.0, cache_write_usd_per_mtok=2.5).long == (4.0, 1.0, 5.0, 8.0)
